@@ -1,4 +1,10 @@
 //! Keeps the App Store catalogs of many customers right in a SQL database.
 
+pub mod catalog;
+pub mod clock;
+pub mod diagnosis;
+pub mod project;
+pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+pub mod store;

@@ -1,0 +1,20 @@
+//! The catalog of one project, what Apple listed, and what lies between the two.
+//!
+//! Everything here is pure: no clock, no log, no input or output. [`diff`] compares what the store holds (a [`Catalog`])
+//! with what was listed (a [`Snapshot`]) and yields a [`ChangeSet`]; only [`guard::review`] turns that into a
+//! [`guard::Plan`], which is all that a store accepts.
+//!
+//! What must hold throughout: a kind that was not listed completely is not in a snapshot's scope, and nothing outside the
+//! scope is ever changed.
+
+mod change;
+mod diff;
+mod entry;
+pub mod guard;
+mod snapshot;
+
+pub use change::{Change, ChangeSet, Counts, FieldChange, Op, Tally, UnknownOp};
+pub use diff::diff;
+pub use entry::{Attributes, Body, Entry, Key, Kind, StoreId, UnknownKind};
+pub use guard::{Digest, Hold, Limits, Plan};
+pub use snapshot::{Catalog, NotAListing, Snapshot};

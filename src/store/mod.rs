@@ -1,0 +1,367 @@
+//! The database: projects, sealed keys, catalogs, change logs and run records, in SQLite or Postgres.
+//!
+//! What must hold throughout:
+//! - One method is one transaction; no transaction leaves this module.
+//! - A catalog is written by [`Store::commit`] alone, from an approved [`Plan`], under a [`Lease`] whose epoch is still the
+//!   project's: entries, change log, revision and run record appear together or not at all (I1, I5).
+//! - `now` is a value passed in: what decides by time can be tested.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    catalog::{Catalog, Hold, Kind, Plan},
+    clock::Instant,
+    diagnosis::Diagnosis,
+    project::{App, Project, ProjectId, SealedKey},
+    run::{KeyHealth, Outcome, Run},
+};
+
+/// The right to write one project's catalog, for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The project.
+    pub project: ProjectId,
+    /// Rises by one with each claim and never falls; every write checks it.
+    pub epoch: i64,
+    /// Random for each claim, so that no two holders are ever alike.
+    pub token: Uuid,
+    /// Until when others must wait.
+    pub until: Instant,
+}
+
+/// What a run needs to know of its project beside the catalog.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// The catalog's revision: it rises by one with each commit that changes something; 0 before the first.
+    pub revision: i64,
+    /// How the key has fared.
+    pub key_health: KeyHealth,
+    /// What is held back, if anything.
+    pub hold: Option<Hold>,
+}
+
+/// What a run leaves behind in its project's state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aftermath {
+    /// How the key has fared, this run included.
+    pub key_health: KeyHealth,
+    /// What is held back after this run, if anything; a run that could not look keeps what was held before.
+    pub hold: Option<Hold>,
+}
+
+/// What a commit wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Committed {
+    /// The catalog's revision afterwards.
+    pub revision: i64,
+    /// Rows of the catalog and its change log that were written; 0 when nothing changed.
+    pub rows: u64,
+}
+
+/// A database's schema against what this version knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Schema {
+    /// The newest migration applied; 0 in an empty database.
+    pub applied: i64,
+    /// The newest migration this version has.
+    pub known: i64,
+}
+
+/// One line of a project's change log.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "these are the columns of the view catalog_changes"
+)]
+pub struct LoggedChange {
+    pub seq: i64,
+    pub revision: i64,
+    pub run_id: Uuid,
+    pub at: DateTime<Utc>,
+    pub kind: String,
+    pub store_id: String,
+    pub product_id: Option<String>,
+    pub op: String,
+    pub before: Option<Value>,
+    pub after: Option<Value>,
+}
+
+/// A row of the view `products`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct Product {
+    pub project_id: String,
+    pub product_id: Option<String>,
+    pub store_id: String,
+    pub kind: Option<String>,
+    pub name: Option<String>,
+    pub state: Option<String>,
+    pub period: Option<String>,
+    pub group_id: Option<String>,
+    pub group_name: Option<String>,
+    pub group_level: Option<i64>,
+    pub family_sharable: Option<bool>,
+    pub first_seen_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub removed_at: Option<DateTime<Utc>>,
+    pub attributes: Value,
+}
+
+/// A row of the view `subscription_groups`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct SubscriptionGroup {
+    pub project_id: String,
+    pub store_id: String,
+    pub name: Option<String>,
+    pub first_seen_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub removed_at: Option<DateTime<Utc>>,
+    pub attributes: Value,
+}
+
+/// A row of the view `grace_periods`. All settings are null when none is set at Apple.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct GracePeriod {
+    pub project_id: String,
+    pub opt_in: Option<bool>,
+    pub sandbox_opt_in: Option<bool>,
+    pub duration_days: Option<i64>,
+    pub renewal_type: Option<String>,
+    pub checked_at: Option<DateTime<Utc>>,
+    pub changed_at: DateTime<Utc>,
+    pub attributes: Value,
+}
+
+/// What readers see of one project: the rows of the views.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Shelf {
+    /// In-app purchases and subscriptions, by product id.
+    pub products: Vec<Product>,
+    /// Subscription groups, by name.
+    pub subscription_groups: Vec<SubscriptionGroup>,
+    /// The grace period, once it has been read.
+    pub grace_period: Option<GracePeriod>,
+}
+
+/// A run as it was recorded: the view `sync_runs`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RecordedRun {
+    /// What the run did.
+    #[serde(flatten)]
+    pub run: Run,
+    /// The lease epoch under which it wrote.
+    pub epoch: i64,
+    /// The catalog's revision after it.
+    pub revision: i64,
+}
+
+/// A row of the view `project_status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct Status {
+    pub project: Project,
+    pub revision: i64,
+    pub last_attempt_at: Option<Instant>,
+    pub last_success_at: Option<Instant>,
+    pub outcome: Option<Outcome>,
+    pub error: Option<Diagnosis>,
+    pub consecutive_failures: i64,
+    pub next_due_at: Option<Instant>,
+    /// When each kind was last listed completely.
+    pub covered_at: BTreeMap<Kind, Instant>,
+    /// How many entries of each kind are present.
+    pub present: BTreeMap<Kind, i64>,
+    pub hold: Option<Hold>,
+    /// Until when a worker holds the project's lease, if one does.
+    pub leased_until: Option<Instant>,
+}
+
+/// Which lines of a change log to read: the newest first.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryFilter {
+    /// Only this kind.
+    pub kind: Option<Kind>,
+    /// Only this product id, or store id for kinds that have none.
+    pub product: Option<String>,
+    /// Not before this instant.
+    pub since: Option<Instant>,
+    /// Before this instant.
+    pub until: Option<Instant>,
+    /// At most this many.
+    pub limit: Option<u32>,
+}
+
+/// What can go wrong with a store, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No project has this id.
+    #[error("there is no project '{id}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
+    UnknownProject {
+        /// The id asked for.
+        id: ProjectId,
+        /// The most similar id there is, if any is similar.
+        nearest: Option<ProjectId>,
+    },
+    /// A project has this id already.
+    #[error("project '{0}' exists already; 'catalog-sync project set-key {0}' replaces its key")]
+    ProjectExists(ProjectId),
+    /// Another worker has the project.
+    #[error("project '{project}' is being synced by another worker; its lease lasts until {until}")]
+    Leased {
+        /// The project.
+        project: ProjectId,
+        /// Until when the lease lasts, unless it is renewed.
+        until: Instant,
+    },
+    /// The lease went to another worker: nothing was written.
+    #[error(
+        "the lease on project '{project}' (epoch {epoch}) was taken over; nothing of this run was written"
+    )]
+    LeaseLost {
+        /// The project.
+        project: ProjectId,
+        /// The epoch that is no longer current.
+        epoch: i64,
+    },
+    /// The database was made by a newer version.
+    #[error(
+        "the database has schema {applied}, and this catalog-sync knows schemas up to {known}: upgrade catalog-sync"
+    )]
+    NewerSchema {
+        /// The newest migration applied.
+        applied: i64,
+        /// The newest migration this version has.
+        known: i64,
+    },
+    /// The database lacks migrations.
+    #[error("the database has schema {applied} and needs {known}: run 'catalog-sync migrate'")]
+    OlderSchema {
+        /// The newest migration applied.
+        applied: i64,
+        /// The newest migration this version has.
+        known: i64,
+    },
+    /// The database cannot be used as it is: the sentence says why and what to do.
+    #[error("{0}")]
+    Unusable(String),
+    /// The database cannot be reached or is locked: the sentence says which and what to do. Trying again can help.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A row holds what this version cannot read.
+    #[error("{what} in the database cannot be read: {why}")]
+    Unreadable {
+        /// Which value of which row.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Anything else that the database says.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// A database. Every method is one transaction.
+///
+/// Methods that take a [`ProjectId`] fail with [`Error::UnknownProject`] when there is none.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Which migrations the database has.
+    async fn schema(&self) -> Result<Schema, Error>;
+
+    /// Applies the migrations that the database lacks; gives what it had before.
+    async fn migrate(&self) -> Result<Schema, Error>;
+
+    /// Adds a project with its key, or fails with [`Error::ProjectExists`].
+    async fn add_project(&self, project: &Project, key: &SealedKey) -> Result<(), Error>;
+
+    /// One project.
+    async fn load_project(&self, id: &ProjectId) -> Result<Project, Error>;
+
+    /// All projects, by id.
+    async fn list_projects(&self) -> Result<Vec<Project>, Error>;
+
+    /// The other projects that use the key with this Key ID, by id.
+    async fn list_sharing_key(&self, id: &ProjectId, key_id: &str)
+    -> Result<Vec<ProjectId>, Error>;
+
+    /// A project's sealed key.
+    async fn load_key(&self, id: &ProjectId) -> Result<SealedKey, Error>;
+
+    /// Replaces a project's key and what is known of its app; the key's health begins anew, as having worked at `now`.
+    async fn replace_key(
+        &self,
+        id: &ProjectId,
+        app: &App,
+        key: &SealedKey,
+        now: Instant,
+    ) -> Result<(), Error>;
+
+    /// Pauses a project from `paused_at`, or resumes it when that is none. Pausing a paused project changes nothing.
+    async fn set_paused(&self, id: &ProjectId, paused_at: Option<Instant>) -> Result<(), Error>;
+
+    /// Removes a project with its key, catalog, change log and run records.
+    async fn remove_project(&self, id: &ProjectId) -> Result<(), Error>;
+
+    /// Claims a project: a new epoch and token. Fails with [`Error::Leased`] while another lease lasts at `now`.
+    async fn acquire(&self, id: &ProjectId, ttl: Duration, now: Instant) -> Result<Lease, Error>;
+
+    /// Lengthens a lease to `now + ttl`, or fails with [`Error::LeaseLost`].
+    async fn renew(&self, lease: &Lease, ttl: Duration, now: Instant) -> Result<Lease, Error>;
+
+    /// Gives a lease back without a run record. A lease that was lost is no error: there is nothing to give back.
+    async fn release(&self, lease: &Lease) -> Result<(), Error>;
+
+    /// What a run needs to know of its project.
+    async fn load_state(&self, id: &ProjectId) -> Result<State, Error>;
+
+    /// The catalog as the next run compares it, removed entries included.
+    async fn load_catalog(&self, id: &ProjectId) -> Result<Catalog, Error>;
+
+    /// Writes the plan's changes, the change log, the revision, the run's record and the project's state, and gives the
+    /// lease back, all together. Fails with [`Error::LeaseLost`], writing nothing, when the lease's epoch or token is no
+    /// longer the project's. A plan without changes writes no row of the catalog or its log and leaves the revision. The
+    /// number of statements does not depend on the number of changes.
+    async fn commit(
+        &self,
+        lease: &Lease,
+        plan: &Plan,
+        run: &Run,
+        aftermath: &Aftermath,
+    ) -> Result<Committed, Error>;
+
+    /// What readers see: the rows of the views. Removed entries are left out unless asked for.
+    async fn read_shelf(&self, id: &ProjectId, removed: Removed) -> Result<Shelf, Error>;
+
+    /// A project's change log, newest first.
+    async fn read_history(
+        &self,
+        id: &ProjectId,
+        filter: &HistoryFilter,
+    ) -> Result<Vec<LoggedChange>, Error>;
+
+    /// A project's latest runs, newest first.
+    async fn read_runs(&self, id: &ProjectId, limit: u32) -> Result<Vec<RecordedRun>, Error>;
+
+    /// Every project's status, by id.
+    async fn read_statuses(&self) -> Result<Vec<Status>, Error>;
+
+    /// One project's status.
+    async fn read_status(&self, id: &ProjectId) -> Result<Status, Error>;
+}
+
+/// Whether removed entries are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// Only what is present.
+    LeftOut,
+    /// Those too, with the time at which they were removed.
+    Included,
+}
