@@ -122,6 +122,12 @@ impl Snapshot {
         &self.covers
     }
 
+    /// How many entries of a kind were listed.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        self.entries.keys().filter(|key| key.kind == kind).count()
+    }
+
     /// What was listed, in order.
     #[must_use]
     pub fn entries(&self) -> &BTreeMap<Key, Entry> {

@@ -1,0 +1,394 @@
+//! One authenticated GET, with its limits, its tries and its errors.
+
+use std::{
+    error::Error as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use reqwest::{Response, StatusCode, Url, header::AUTHORIZATION, redirect};
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+
+use super::{
+    error::{Error, ErrorDocument, Failure},
+    rate::{self, Budget},
+    token::{KeyName, Token, Tokens},
+};
+use crate::{
+    clock,
+    credential::Credential,
+    retry::{Bases, Retry},
+    run::Cost,
+};
+
+/// The largest body taken, after decompression.
+const BODY_LIMIT: usize = 16 << 20;
+
+/// A wait longer than this is not spent here: the run ends and is due again when it is over.
+const LONGEST_WAIT_HERE: Duration = Duration::from_mins(1);
+
+/// When to try again after an answer that the hourly budget is spent: the hour rolls, so some of it comes back soon.
+const SPENT_BUDGET_WAIT: Duration = Duration::from_mins(10);
+
+/// How a client talks to App Store Connect.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where App Store Connect is, without a path.
+    pub base_url: Url,
+    /// The certificate authorities to trust instead of the system's, in PEM, for a server that is not Apple's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// A proxy; none is used unless it is named here.
+    pub proxy: Option<Url>,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
+    /// How long one try may take, its body included.
+    pub request_timeout: Duration,
+    /// How many requests of one session may be under way at once. Apple answers bursts with 429 beyond about 4.
+    pub in_flight_per_key: usize,
+    /// The first waits between tries.
+    pub retry: Bases,
+}
+
+impl Options {
+    /// The limits that suit Apple.
+    #[must_use]
+    pub fn new(base_url: Url) -> Self {
+        Self {
+            base_url,
+            ca_pem: None,
+            proxy: None,
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            in_flight_per_key: 4,
+            retry: Bases::default(),
+        }
+    }
+}
+
+/// A client of App Store Connect: one for the process, whatever the number of keys.
+#[derive(Clone)]
+pub struct Client(Arc<Shared>);
+
+struct Shared {
+    http: reqwest::Client,
+    options: Options,
+    tokens: Tokens,
+}
+
+impl Client {
+    /// A client with no connection yet.
+    ///
+    /// # Errors
+    /// When the certificate authority or the proxy cannot be used, or the system has no certificate authorities.
+    pub fn new(options: Options) -> reqwest::Result<Self> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("catalog-sync/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .connect_timeout(options.connect_timeout)
+            .timeout(options.request_timeout)
+            .tls_version_min(reqwest::tls::Version::TLS_1_2);
+        builder = match &options.proxy {
+            Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.clone())?),
+            None => builder.no_proxy(),
+        };
+        if let Some(pem) = &options.ca_pem {
+            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
+        }
+        Ok(Self(Arc::new(Shared {
+            http: builder.build()?,
+            options,
+            tokens: Tokens::default(),
+        })))
+    }
+
+    /// A session with one key. What it costs is counted in the meter.
+    #[must_use]
+    pub fn session(&self, credential: Credential, meter: Arc<Meter>) -> Session {
+        Session {
+            client: self.clone(),
+            key_name: KeyName::of(&credential),
+            credential,
+            permits: Semaphore::new(self.0.options.in_flight_per_key),
+            meter,
+        }
+    }
+}
+
+/// What a session has cost so far; can be watched while it works.
+#[derive(Debug, Default)]
+pub struct Meter {
+    requests: AtomicU64,
+    retries: AtomicU64,
+    throttled: AtomicU64,
+    bytes: AtomicU64,
+    /// What is left of the hourly budget, and one more; 0 when unknown.
+    budget_left_plus_1: AtomicU64,
+}
+
+impl Meter {
+    /// The sums so far.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        Cost {
+            requests: self.requests.load(Ordering::Relaxed),
+            retries: self.retries.load(Ordering::Relaxed),
+            throttled: self.throttled.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            budget_left: self
+                .budget_left_plus_1
+                .load(Ordering::Relaxed)
+                .checked_sub(1),
+        }
+    }
+}
+
+/// One key's use of App Store Connect, for the length of a run.
+pub struct Session {
+    client: Client,
+    credential: Credential,
+    key_name: KeyName,
+    permits: Semaphore,
+    meter: Arc<Meter>,
+}
+
+/// How one try ended, when it did not succeed.
+enum Attempt {
+    /// 401: worth one new token.
+    Refused(Arc<Token>, Error),
+    /// 429: worth a wait, unless the budget is spent.
+    Throttled {
+        asked: Option<Duration>,
+        budget: Option<Budget>,
+        error_id: Option<String>,
+    },
+    /// A passing fault.
+    Fault(Error),
+    /// Nothing that another try can mend.
+    Final(Error),
+}
+
+impl Session {
+    /// The key in use.
+    #[must_use]
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    pub(super) fn base_url(&self) -> &Url {
+        &self.client.0.options.base_url
+    }
+
+    /// Gets a document, trying again as long as that can help. `decode` failures count as faults of the server: a proxy's
+    /// HTML page with status 200 passes, and so does a cut body.
+    pub(super) async fn get<T: DeserializeOwned>(&self, url: &Url) -> Result<T, Error> {
+        let mut retry = Retry::new(self.client.0.options.retry);
+        let mut may_renew_token = true;
+        loop {
+            let (wait, error) = match self.try_once(url).await {
+                Ok(document) => return Ok(document),
+                Err(Attempt::Final(error)) => return Err(error),
+                Err(Attempt::Refused(token, error)) => {
+                    self.client.0.tokens.forget(&self.key_name, &token);
+                    (
+                        std::mem::take(&mut may_renew_token).then_some(Duration::ZERO),
+                        error,
+                    )
+                }
+                Err(Attempt::Fault(error)) => (retry.after_fault(), error),
+                Err(Attempt::Throttled {
+                    asked,
+                    budget,
+                    error_id,
+                }) => {
+                    let spent = budget.is_some_and(|budget| budget.left == 0);
+                    let wait = match asked {
+                        Some(asked) if asked > LONGEST_WAIT_HERE => None,
+                        None if spent => None,
+                        asked => retry.after_throttle(asked),
+                    };
+                    let resume_in = asked.unwrap_or(if spent {
+                        SPENT_BUDGET_WAIT
+                    } else {
+                        LONGEST_WAIT_HERE
+                    });
+                    let error = Error::new(url.path(), Failure::RateLimited { resume_in, budget });
+                    (
+                        wait,
+                        Error {
+                            apple_error_id: error_id,
+                            ..error
+                        },
+                    )
+                }
+            };
+            let Some(wait) = wait else { return Err(error) };
+            tracing::debug!(
+                event = "request.retried",
+                endpoint = error.endpoint,
+                reason = %error.failure,
+                wait_ms = wait.as_millis(),
+                "trying again"
+            );
+            self.meter.retries.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn try_once<T: DeserializeOwned>(&self, url: &Url) -> Result<T, Attempt> {
+        let endpoint = url.path();
+        let fail = |failure| Error::new(endpoint, failure);
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let token = self
+            .client
+            .0
+            .tokens
+            .current(&self.key_name, &self.credential, clock::now())
+            .map_err(|error| Attempt::Final(fail(error.into())))?;
+        self.meter.requests.fetch_add(1, Ordering::Relaxed);
+        let sent = self
+            .client
+            .0
+            .http
+            .get(url.clone())
+            .header(AUTHORIZATION, bearer(&token))
+            .send()
+            .await;
+        let mut response =
+            sent.map_err(|error| Attempt::Fault(fail(Failure::Unavailable(cause(&error)))))?;
+
+        let now = clock::now();
+        let status = response.status();
+        let budget = rate::budget(response.headers());
+        if let Some(budget) = budget {
+            self.meter
+                .budget_left_plus_1
+                .store(budget.left.saturating_add(1), Ordering::Relaxed);
+        }
+        let clock_ahead = rate::clock_ahead(response.headers(), now);
+        let asked = rate::retry_after(response.headers(), now);
+        let body = read_body(&mut response).await;
+        tracing::debug!(
+            event = "request.answered",
+            endpoint,
+            status = status.as_u16(),
+            "App Store Connect answered"
+        );
+        if status.is_success() {
+            let body = body.map_err(|failure| match failure {
+                Failure::Unavailable(_) => Attempt::Fault(fail(failure)),
+                _ => Attempt::Final(fail(failure)),
+            })?;
+            self.meter
+                .bytes
+                .fetch_add(body.len() as u64, Ordering::Relaxed);
+            return serde_json::from_slice(&body).map_err(|error| {
+                let what = if body.trim_ascii_start().starts_with(b"<") {
+                    "an HTML page"
+                } else {
+                    "a body"
+                };
+                let why = format!(
+                    "{what} that is not the document asked for, with status {status} ({error})"
+                );
+                Attempt::Fault(fail(Failure::Unexpected(why)))
+            });
+        }
+
+        let document = ErrorDocument::parse(&body.unwrap_or_default());
+        let fail = |failure| Error {
+            apple_error_id: document.id(),
+            ..fail(failure)
+        };
+        Err(match status {
+            StatusCode::UNAUTHORIZED => {
+                Attempt::Refused(token, fail(Failure::NotAuthorized { clock_ahead }))
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                self.meter.throttled.fetch_add(1, Ordering::Relaxed);
+                Attempt::Throttled {
+                    asked,
+                    budget,
+                    error_id: document.id(),
+                }
+            }
+            status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+                Attempt::Fault(fail(Failure::Unavailable(format!(
+                    "it answers with status {status}"
+                ))))
+            }
+            status => Attempt::Final(fail(refusal(status, &document))),
+        })
+    }
+}
+
+/// What a status means that no other try can mend. The status decides first, then the code.
+fn refusal(status: StatusCode, document: &ErrorDocument) -> Failure {
+    let code = document.code();
+    match status {
+        StatusCode::FORBIDDEN if code.starts_with("FORBIDDEN.REQUIRED_AGREEMENTS") => {
+            Failure::AgreementMissing
+        }
+        StatusCode::FORBIDDEN => Failure::Forbidden {
+            code: if code.is_empty() { "Forbidden" } else { code }.to_owned(),
+        },
+        StatusCode::NOT_FOUND => Failure::NotFound,
+        status => Failure::Unexpected(
+            format!("status {status} {code} {}", document.detail())
+                .trim_end()
+                .to_owned(),
+        ),
+    }
+}
+
+fn bearer(token: &Token) -> reqwest::header::HeaderValue {
+    let mut value = reqwest::header::HeaderValue::try_from(format!("Bearer {}", token.text()))
+        .expect("base64url and dots are allowed in a header");
+    value.set_sensitive(true);
+    value
+}
+
+async fn read_body(response: &mut Response) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| Failure::Unavailable(cause(&error)))?
+    {
+        if body.len() + chunk.len() > BODY_LIMIT {
+            return Err(Failure::Unexpected(format!(
+                "a body of more than {} MiB",
+                BODY_LIMIT >> 20
+            )));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Says what happened to a connection in the words of its innermost cause, without the URL, whose query is nobody's business.
+fn cause(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let stage = if error.is_timeout() {
+        return "it did not answer in time".to_owned();
+    } else if error.is_connect() {
+        "no connection"
+    } else {
+        "the connection was lost"
+    };
+    if error.source().is_some() {
+        format!("{stage} ({innermost})")
+    } else {
+        stage.to_owned()
+    }
+}

@@ -1,0 +1,131 @@
+//! How long to wait before a request is tried again. The only file that knows `backoff`.
+//!
+//! `backoff` yields the intervals and nothing else: it is no longer maintained, and its own loops let a wait that the
+//! server names run past every limit. Tries are counted here, and another crate can take its place in this file alone.
+
+use std::time::Duration;
+
+use backoff::{ExponentialBackoff, backoff::Backoff as _};
+
+/// How often a request is sent in all.
+const TRIES: u32 = 4;
+
+/// The longest of the waits chosen here.
+const CAP: Duration = Duration::from_secs(20);
+
+/// The upper bounds of the first waits; each further one doubles, up to 20 s.
+#[derive(Clone, Copy, Debug)]
+pub struct Bases {
+    /// After a fault: an answer 5xx, a cut body, a lost connection.
+    pub fault: Duration,
+    /// After a 429 that does not say how long to wait.
+    pub throttled: Duration,
+}
+
+impl Default for Bases {
+    fn default() -> Self {
+        Self {
+            fault: Duration::from_millis(250),
+            throttled: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The tries of one request.
+pub struct Retry {
+    left: u32,
+    fault: ExponentialBackoff,
+    throttled: ExponentialBackoff,
+}
+
+impl Retry {
+    /// No try spent yet.
+    #[must_use]
+    pub fn new(bases: Bases) -> Self {
+        Self {
+            left: TRIES - 1,
+            fault: full_jitter(bases.fault),
+            throttled: full_jitter(bases.throttled),
+        }
+    }
+
+    /// The wait after a fault, or none when the tries are spent.
+    pub fn after_fault(&mut self) -> Option<Duration> {
+        self.spend()?;
+        self.fault.next_backoff()
+    }
+
+    /// The wait after a 429, or none when the tries are spent. What the server asks for is kept, and a little is added so
+    /// that those who were refused together do not return together.
+    pub fn after_throttle(&mut self, asked: Option<Duration>) -> Option<Duration> {
+        self.spend()?;
+        let jitter = self.throttled.next_backoff()?;
+        Some(asked.map_or(jitter, |asked| asked + jitter / 8))
+    }
+
+    fn spend(&mut self) -> Option<()> {
+        self.left = self.left.checked_sub(1)?;
+        Some(())
+    }
+}
+
+/// Waits drawn evenly from zero to `base`, then to twice that, and so on up to [`CAP`]: a factor of 1 around half the bound.
+fn full_jitter(base: Duration) -> ExponentialBackoff {
+    ExponentialBackoff {
+        current_interval: base / 2,
+        initial_interval: base / 2,
+        multiplier: 2.0,
+        randomization_factor: 1.0,
+        max_interval: CAP / 2,
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_sent_four_times_at_most() {
+        let mut retry = Retry::new(Bases::default());
+        assert!(retry.after_fault().is_some());
+        assert!(retry.after_throttle(None).is_some());
+        assert!(retry.after_fault().is_some());
+        assert_eq!(retry.after_fault(), None);
+        assert_eq!(retry.after_throttle(None), None);
+    }
+
+    #[test]
+    fn waits_are_spread_from_zero_to_a_doubling_bound() {
+        let first: Vec<_> = (0..500)
+            .filter_map(|_| Retry::new(Bases::default()).after_fault())
+            .collect();
+        assert!(first.iter().all(|wait| *wait <= Duration::from_millis(251)));
+        assert!(first.iter().any(|wait| *wait < Duration::from_millis(50)));
+        assert!(first.iter().any(|wait| *wait > Duration::from_millis(200)));
+
+        let second: Vec<_> = (0..500)
+            .filter_map(|_| {
+                let mut retry = Retry::new(Bases::default());
+                retry.after_fault()?;
+                retry.after_fault()
+            })
+            .collect();
+        assert!(
+            second
+                .iter()
+                .all(|wait| *wait <= Duration::from_millis(501))
+        );
+        assert!(second.iter().any(|wait| *wait > Duration::from_millis(400)));
+    }
+
+    #[test]
+    fn what_the_server_asks_for_is_kept() {
+        let asked = Duration::from_secs(7);
+        let wait = Retry::new(Bases::default())
+            .after_throttle(Some(asked))
+            .unwrap();
+        assert!(wait >= asked && wait <= asked + Duration::from_secs(1));
+    }
+}
