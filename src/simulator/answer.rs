@@ -97,7 +97,7 @@ fn judge(
         let base = server.base_of(
             head.uri
                 .authority()
-                .map(|a| a.as_str())
+                .map(axum::http::uri::Authority::as_str)
                 .or_else(|| host(&head.headers)),
         );
         document(head, pairs, caller, &base, state.nulls, hits)

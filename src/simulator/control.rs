@@ -78,8 +78,8 @@ pub(super) fn router() -> Router<Arc<Server>> {
 struct Problem(StatusCode, String);
 
 impl Problem {
-    fn bad(message: impl ToString) -> Self {
-        Self(StatusCode::BAD_REQUEST, message.to_string())
+    fn bad(message: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, message.into())
     }
 
     fn no(what: &str, which: &str) -> Self {
@@ -92,7 +92,13 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        Self::bad(error)
+        Self::bad(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        Self::bad(error.to_string())
     }
 }
 
@@ -107,20 +113,20 @@ fn respond(status: StatusCode, body: &impl Serialize) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn ok(body: &impl Serialize) -> Answer {
-    Ok(respond(StatusCode::OK, body))
+fn shown(body: &impl Serialize) -> Response {
+    respond(StatusCode::OK, body)
 }
 
 fn parse<T: DeserializeOwned>(body: &str) -> Result<T, Problem> {
-    serde_json::from_str(body).map_err(Problem::bad)
+    serde_json::from_str(body).map_err(Problem::from)
 }
 
 async fn nowhere(Path(rest): Path<String>) -> Problem {
     Problem::no("control path", &rest)
 }
 
-async fn show_state(Shared(server): Served) -> Answer {
-    ok(&*server.state())
+async fn show_state(Shared(server): Served) -> Response {
+    shown(&*server.state())
 }
 
 /// Takes a whole state; a key that is given without its private key keeps the one it had.
@@ -140,7 +146,7 @@ async fn replace_state(Shared(server): Served, body: String) -> Answer {
         *state = given;
         Ok::<_, Problem>(())
     })?;
-    ok(&*server.state())
+    Ok(shown(&*server.state()))
 }
 
 async fn change_team(Shared(server): Served, Path(which): Path<String>, body: String) -> Answer {
@@ -152,7 +158,7 @@ async fn change_team(Shared(server): Served, Path(which): Path<String>, body: St
             .find(named)
             .ok_or_else(|| Problem::no("team", &which))?;
         *team = merged(team, parse(&body)?)?;
-        ok(team)
+        Ok(shown(team))
     })
 }
 
@@ -162,7 +168,7 @@ async fn change_key(Shared(server): Served, Path(which): Path<String>, body: Str
             .key_mut(&which)
             .ok_or_else(|| Problem::no("key", &which))?;
         *key = merged(key, parse(&body)?)?;
-        ok(key)
+        Ok(shown(key))
     })
 }
 
@@ -265,7 +271,7 @@ async fn put_grace_period(Shared(server): Served, Path(app): Path<String>, body:
     edit_app(&server, &app, |app| {
         let known = app.grace_period.clone().unwrap_or_default();
         let grace_period: GracePeriod = merged(&known, parse(&body)?)?;
-        ok(app.grace_period.insert(grace_period))
+        Ok(shown(app.grace_period.insert(grace_period)))
     })
 }
 
@@ -275,12 +281,12 @@ async fn remove_grace_period(Shared(server): Served, Path(which): Path<String>) 
             .grace_period
             .take()
             .ok_or_else(|| Problem::no("grace period of app", &which))?;
-        ok(&removed)
+        Ok(shown(&removed))
     })
 }
 
-async fn show_faults(Shared(server): Served) -> Answer {
-    ok(&server.faults().all())
+async fn show_faults(Shared(server): Served) -> Response {
+    shown(&server.faults().all())
 }
 
 async fn add_fault(Shared(server): Served, body: String) -> Answer {
@@ -292,14 +298,14 @@ async fn add_fault(Shared(server): Served, body: String) -> Answer {
             known.join(", ")
         )));
     }
-    let fault: Fault = serde_json::from_value(Value::Object(given)).map_err(Problem::bad)?;
+    let fault: Fault = serde_json::from_value(Value::Object(given)).map_err(Problem::from)?;
     server.faults().add(fault.clone());
-    ok(&fault)
+    Ok(shown(&fault))
 }
 
-async fn clear_faults(Shared(server): Served) -> Answer {
+async fn clear_faults(Shared(server): Served) -> Response {
     server.faults().clear();
-    ok(&json!([]))
+    shown(&json!([]))
 }
 
 #[derive(serde::Deserialize, Serialize)]
@@ -311,7 +317,7 @@ struct Latency {
 async fn set_latency(Shared(server): Served, body: String) -> Answer {
     let latency: Latency = parse(&body)?;
     server.set_latency(Duration::from_millis(latency.ms));
-    ok(&latency)
+    Ok(shown(&latency))
 }
 
 #[derive(serde::Deserialize, Serialize)]
@@ -323,21 +329,21 @@ struct ClockOffset {
 async fn set_clock(Shared(server): Served, body: String) -> Answer {
     let clock: ClockOffset = parse(&body)?;
     server.clock.set_offset(clock.offset_s);
-    ok(&clock)
+    Ok(shown(&clock))
 }
 
-async fn forget_budgets(Shared(server): Served) -> Answer {
+async fn forget_budgets(Shared(server): Served) -> Response {
     server.budgets().forget(None);
-    ok(&json!({}))
+    shown(&json!({}))
 }
 
-async fn show_requests(Shared(server): Served) -> Answer {
-    ok(&server.journal.requests())
+async fn show_requests(Shared(server): Served) -> Response {
+    shown(&server.journal.requests())
 }
 
-async fn forget_requests(Shared(server): Served) -> Answer {
+async fn forget_requests(Shared(server): Served) -> Response {
     server.journal.forget();
-    ok(&json!([]))
+    shown(&json!([]))
 }
 
 async fn show_ca(Shared(server): Served) -> Answer {
@@ -393,7 +399,7 @@ fn put_row<T: Serialize + DeserializeOwned>(
 ) -> Answer {
     if let Some(row) = rows.iter_mut().find(|row| is(row)) {
         *row = merged(row, given.clone())?;
-        return ok(row);
+        return Ok(shown(row));
     }
     if given
         .get(needed)
@@ -419,7 +425,7 @@ fn remove_row<T: Serialize>(
         .iter()
         .position(is)
         .ok_or_else(|| Problem::no(what, which))?;
-    ok(&rows.remove(index))
+    Ok(shown(&rows.remove(index)))
 }
 
 /// The value with these members instead of its own; null takes a member away.
@@ -427,10 +433,10 @@ fn merged<T: Serialize + DeserializeOwned>(
     known: &T,
     given: Map<String, Value>,
 ) -> Result<T, Problem> {
-    let mut value = serde_json::to_value(known).map_err(Problem::bad)?;
+    let mut value = serde_json::to_value(known).map_err(Problem::from)?;
     if let Some(object) = value.as_object_mut() {
         object.extend(given);
         object.retain(|_, member| !member.is_null());
     }
-    serde_json::from_value(value).map_err(Problem::bad)
+    serde_json::from_value(value).map_err(Problem::from)
 }

@@ -254,8 +254,8 @@ impl FaultKind {
         match self {
             Self::NextElsewhere(url) => set_next(document, json!(url)),
             Self::SelfNext => {
-                let own = document["links"]["self"].clone();
-                set_next(document, own);
+                let own = document.pointer("/links/self").cloned();
+                set_next(document, own.unwrap_or_default());
             }
             Self::NextForm(form) if document.pointer("/links/next").is_none() => match form {
                 NextForm::Absent => {}
@@ -304,8 +304,11 @@ impl FaultKind {
 
 fn set_next(document: &mut Value, next: Value) {
     // Only a listing has paging.
-    if document.get("meta").is_some() {
-        document["links"]["next"] = next;
+    if document.get("meta").is_none() {
+        return;
+    }
+    if let Some(links) = document.get_mut("links").and_then(Value::as_object_mut) {
+        links.insert("next".to_owned(), next);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::auth::Caller;
 use super::document::Writer;
@@ -248,10 +248,8 @@ impl<'a> Reading<'a> {
     }
 
     fn single(self, data: Value, included: Vec<Value>) -> Value {
-        let own = format!("{}{}", self.writer.base, self.query().here());
-        let mut document = json!({ "data": data, "links": { "self": own } });
-        add_included(&mut document, included);
-        document
+        let links = links(self.writer.base, self.query());
+        Value::Object(document(data, links, included))
     }
 
     fn listing<T>(
@@ -265,33 +263,37 @@ impl<'a> Reading<'a> {
         let from = query.offset().min(rows.len());
         let to = from.saturating_add(limit).min(rows.len());
         let page = rows.get(from..to).unwrap_or_default();
-        let mut links = json!({ "self": format!("{base}{}", query.here()) });
-        let mut paging = json!({ "total": rows.len(), "limit": limit });
+        let mut links = links(base, query);
+        let mut paging = Map::new();
+        paging.insert("total".to_owned(), rows.len().into());
+        paging.insert("limit".to_owned(), limit.into());
         if to < rows.len() {
             let next = to.saturating_add_signed(self.drift);
-            links["next"] = Value::String(format!("{base}{}", query.page(next)));
-            paging["nextCursor"] = Value::String(query.cursor(next));
+            links.insert(
+                "next".to_owned(),
+                format!("{base}{}", query.page(next)).into(),
+            );
+            paging.insert("nextCursor".to_owned(), query.cursor(next).into());
         }
-        let data: Vec<Value> = page.iter().map(|item| row(item)).collect();
-        let mut document = json!({ "data": data, "links": links, "meta": { "paging": paging } });
-        let mut linked: Vec<Value> = Vec::new();
-        for resource in page.iter().flat_map(|item| included(item)) {
-            if !linked
-                .iter()
-                .rev()
-                .take(1)
-                .any(|last| last["id"] == resource["id"])
-            {
-                linked.push(resource);
-            }
-        }
-        add_included(&mut document, linked);
-        document
+        let mut linked: Vec<Value> = page.iter().flat_map(|item| included(item)).collect();
+        // The subscriptions of a page share their group.
+        linked.dedup_by(|later, earlier| later.get("id") == earlier.get("id"));
+        let mut document = document(page.iter().map(|item| row(item)).collect(), links, linked);
+        document.insert("meta".to_owned(), json!({ "paging": paging }));
+        Value::Object(document)
     }
 }
 
-fn add_included(document: &mut Value, included: Vec<Value>) {
+fn links(base: &str, query: &Query<'_>) -> Map<String, Value> {
+    Map::from_iter([("self".to_owned(), format!("{base}{}", query.here()).into())])
+}
+
+fn document(data: Value, links: Map<String, Value>, included: Vec<Value>) -> Map<String, Value> {
+    let mut document = Map::new();
+    document.insert("data".to_owned(), data);
+    document.insert("links".to_owned(), Value::Object(links));
     if !included.is_empty() {
-        document["included"] = Value::Array(included);
+        document.insert("included".to_owned(), Value::Array(included));
     }
+    document
 }

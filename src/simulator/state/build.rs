@@ -50,6 +50,7 @@ impl State {
     }
 
     /// The app with this id.
+    #[must_use]
     pub fn app(&self, id: &str) -> Option<&App> {
         self.teams
             .iter()
@@ -66,6 +67,7 @@ impl State {
     }
 
     /// The key with this id, and its team.
+    #[must_use]
     pub fn key(&self, key_id: &str) -> Option<(&Team, &Key)> {
         self.teams
             .iter()
