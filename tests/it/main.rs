@@ -1,1 +1,4 @@
 //! The integration tests, by subject.
+
+#[cfg(feature = "simulator")]
+mod simulator;
