@@ -1,3 +1,5 @@
 //! The integration tests, by subject.
 
 mod catalog;
+#[cfg(feature = "simulator")]
+mod simulator;
