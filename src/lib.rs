@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod credential;
 pub mod diagnosis;
 pub mod project;
 pub mod run;

@@ -1,1 +1,3 @@
 //! The integration tests, by subject.
+
+mod credential;
