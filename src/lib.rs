@@ -9,3 +9,4 @@ pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;
+pub mod vault;

@@ -1,3 +1,4 @@
 //! The integration tests, by subject.
 
 mod credential;
+mod vault;
