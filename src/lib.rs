@@ -2,9 +2,11 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod credential;
 pub mod diagnosis;
 pub mod project;
 pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;
+pub mod vault;

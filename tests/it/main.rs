@@ -3,3 +3,5 @@
 mod catalog;
 #[cfg(feature = "simulator")]
 mod simulator;
+mod credential;
+mod vault;
