@@ -1,12 +1,33 @@
 //! Keeps the App Store catalogs of many customers right in a SQL database.
+//!
+//! The way of one sync, from the command or tick that asks for it to the line that tells of it:
+//!
+//! | step | where |
+//! |---|---|
+//! | the project's lease, with a new epoch | [`store`] |
+//! | its key, unsealed for this run | [`vault`], [`credential`] |
+//! | app and grace period, in-app purchases, groups with subscriptions | [`asc`] |
+//! | what differs, and what of it may be written | [`catalog`] |
+//! | entries, change log, revision and run record in one transaction | [`store`] |
+//! | what it came to | [`run`], [`diagnosis`] |
+//!
+//! [`sync`] is that way as one readable file, and the only one that knows all the others. [`onboard`] verifies a key before it
+//! is stored, [`cli`] parses and prints, [`simulator`] is an App Store Connect to rehearse against.
 
+pub mod asc;
 pub mod catalog;
+//pub mod cli;
 pub mod clock;
+//pub mod config;
 pub mod credential;
 pub mod diagnosis;
+pub mod onboard;
 pub mod project;
+pub mod retry;
 pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;
+pub mod sync;
+//pub mod telemetry;
 pub mod vault;

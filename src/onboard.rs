@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    asc::{self, Failure, Meter},
-    credential::{Credential, PrivateKey},
+    asc::{self, Failure, Meter, Session},
+    credential::Credential,
     diagnosis::{Code, Diagnosis},
     project::App,
 };
@@ -18,47 +18,64 @@ pub struct Wanted {
     pub bundle_id: Option<String>,
 }
 
-/// What verification found.
-#[derive(Clone, Debug)]
-pub enum Verified {
-    /// The key works, and this is the app.
-    Chosen {
-        /// The app.
-        app: App,
-        /// Every app that the key sees, by name.
-        apps: Vec<App>,
-    },
-    /// The key works and sees several apps, and none was named.
-    Several(Vec<App>),
+/// A key that works, and what it sees.
+pub struct Visible {
+    session: Session,
+    apps: Vec<App>,
 }
 
-/// Lists the apps that the key sees, takes the only one or the one wanted, and proves that its catalog can be read.
+/// Lists the apps that the key sees.
 ///
 /// # Errors
-/// What is wrong with the key or the wish, precisely.
-pub async fn verify(
+/// What is wrong with the key, precisely.
+pub async fn list_apps(
     client: &asc::Client,
     credential: Credential,
-    wanted: &Wanted,
     meter: &Arc<Meter>,
-) -> Result<Verified, Diagnosis> {
+) -> Result<Visible, Diagnosis> {
     let session = client.session(credential, Arc::clone(meter));
     let key = session.credential();
-    let apps = match session.fetch_apps().await {
-        Ok(apps) => apps,
-        Err(error) => return Err(explain(client, key, &error, meter).await),
-    };
-    if apps.is_empty() {
-        let sentence = format!("No apps are linked to this API key ({key}).");
-        return Err(Diagnosis::new(Code::NoApps, sentence));
+    match session.fetch_apps().await {
+        Err(error) => Err(explain(client, key, &error, meter).await),
+        Ok(apps) if apps.is_empty() => {
+            let sentence = format!("No apps are linked to this API key ({key}).");
+            Err(Diagnosis::new(Code::NoApps, sentence))
+        }
+        Ok(apps) => Ok(Visible { session, apps }),
     }
-    let Some(app) = choose(key, &apps, wanted)? else {
-        return Ok(Verified::Several(apps));
-    };
-    if let Err(error) = session.probe_catalog(&app.id).await {
-        return Err(error.diagnosis(key));
+}
+
+impl Visible {
+    /// Every app that the key sees, by name; at least one.
+    #[must_use]
+    pub fn apps(&self) -> &[App] {
+        &self.apps
     }
-    Ok(Verified::Chosen { app, apps })
+
+    /// The key, without its secret.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.session.credential().to_string()
+    }
+
+    /// The app wanted, or the only one; none when there are several and none was named.
+    ///
+    /// # Errors
+    /// When the app wanted is not among them, or two are named.
+    pub fn choose(&self, wanted: &Wanted) -> Result<Option<App>, Diagnosis> {
+        choose(self.session.credential(), &self.apps, wanted)
+    }
+
+    /// Proves that the app's catalog can be read, with one request.
+    ///
+    /// # Errors
+    /// Why it cannot: most likely the key's role.
+    pub async fn prove(&self, app: &App) -> Result<(), Diagnosis> {
+        self.session
+            .probe_catalog(&app.id)
+            .await
+            .map_err(|error| error.diagnosis(self.session.credential()))
+    }
 }
 
 /// Says what is wrong with a refused key; tells an individual key that was given with an issuer by trying it without.
@@ -72,12 +89,11 @@ async fn explain(
     if diagnosis.code != Code::NotAuthorized || key.issuer_id.is_none() {
         return diagnosis;
     }
-    let alone = Credential {
-        key_id: key.key_id.clone(),
-        issuer_id: None,
-        private_key: PrivateKey::from_der(key.private_key.der()),
-    };
-    let works_alone = match client.session(alone, Arc::clone(meter)).fetch_apps().await {
+    let works_alone = match client
+        .session(key.without_issuer(), Arc::clone(meter))
+        .fetch_apps()
+        .await
+    {
         Ok(_) => true,
         Err(error) => matches!(
             error.failure,

@@ -1,6 +1,6 @@
 //! What can go wrong between here and App Store Connect, by what can be done about it.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -137,28 +137,6 @@ impl Error {
             endpoint: Some(self.endpoint.clone()),
             apple_error_id: self.apple_error_id.clone(),
             ..diagnosis
-        }
-    }
-}
-
-/// Names a key without telling it: `key ABC1234567 of issuer ..9f1e`.
-impl fmt::Display for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.issuer_id {
-            None => write!(f, "individual key {}", self.key_id),
-            Some(issuer) => {
-                let start = issuer
-                    .char_indices()
-                    .rev()
-                    .nth(3)
-                    .map_or(0, |(index, _)| index);
-                write!(
-                    f,
-                    "key {} of issuer ..{}",
-                    self.key_id,
-                    issuer.get(start..).unwrap_or_default()
-                )
-            }
         }
     }
 }

@@ -132,3 +132,95 @@ fn mint(credential: &Credential, now: Instant) -> Result<Token, SigningError> {
     let text = Zeroizing::new(jsonwebtoken::encode(&header, &claims, &key)?);
     Ok(Token { text, issued_at })
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::{
+        rand::SystemRandom,
+        signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
+    };
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{clock, credential::PrivateKey};
+
+    fn key(issuer_id: Option<&str>) -> Credential {
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+                .unwrap();
+        Credential {
+            key_id: "ABCDE12345".to_owned(),
+            issuer_id: issuer_id.map(str::to_owned),
+            private_key: PrivateKey::from_der(pkcs8.as_ref()).unwrap(),
+        }
+    }
+
+    fn part(token: &Token, index: usize) -> Value {
+        let part = token.text().split('.').nth(index).unwrap();
+        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_team_key_names_its_issuer_and_an_individual_key_its_user() {
+        let now = clock::now();
+        let issued = now.timestamp() - 60;
+        let team = mint(&key(Some("issuer")), now).unwrap();
+        assert_eq!(
+            part(&team, 0),
+            json!({ "alg": "ES256", "kid": "ABCDE12345", "typ": "JWT" })
+        );
+        assert_eq!(
+            part(&team, 1),
+            json!({ "iss": "issuer", "iat": issued, "exp": issued + 600, "aud": "appstoreconnect-v1" })
+        );
+        let individual = mint(&key(None), now).unwrap();
+        assert_eq!(
+            part(&individual, 1),
+            json!({ "sub": "user", "iat": issued, "exp": issued + 600, "aud": "appstoreconnect-v1" })
+        );
+    }
+
+    #[test]
+    fn a_token_is_reused_until_half_its_life() {
+        let tokens = Tokens::default();
+        let key = key(Some("issuer"));
+        let name = KeyName::of(&key);
+        let now = clock::now();
+        let after = |seconds| {
+            tokens
+                .current(&name, &key, now + TimeDelta::seconds(seconds))
+                .unwrap()
+        };
+        let first = after(0);
+        assert!(Arc::ptr_eq(&first, &after(239)));
+        let second = after(240);
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&second, &after(479)));
+    }
+
+    #[test]
+    fn a_refused_token_is_forgotten_once() {
+        let tokens = Tokens::default();
+        let key = key(Some("issuer"));
+        let name = KeyName::of(&key);
+        let now = clock::now();
+        let first = tokens.current(&name, &key, now).unwrap();
+        tokens.forget(&name, &first);
+        let second = tokens.current(&name, &key, now).unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        tokens.forget(&name, &first);
+        assert!(Arc::ptr_eq(
+            &second,
+            &tokens.current(&name, &key, now).unwrap()
+        ));
+    }
+
+    #[test]
+    fn the_same_key_id_with_another_key_or_issuer_is_another_key() {
+        let (a, b) = (key(Some("issuer")), key(Some("issuer")));
+        assert!(KeyName::of(&a) != KeyName::of(&b));
+        assert!(KeyName::of(&a) != KeyName::of(&a.without_issuer()));
+        assert!(KeyName::of(&a) == KeyName::of(&a));
+    }
+}

@@ -173,7 +173,9 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Everything { kind, removed: 1 } => write!(f, "the only {} would go", kind.noun(1)),
+            Self::Everything { kind, removed: 1 } => {
+                write!(f, "the only {} would go", kind.noun(1))
+            }
             Self::Everything { kind, removed } => {
                 write!(f, "all {removed} {} would go", kind.noun(*removed))
             }

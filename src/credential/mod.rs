@@ -36,6 +36,40 @@ impl fmt::Debug for Credential {
     }
 }
 
+impl Credential {
+    /// The same key as an individual one.
+    #[must_use]
+    pub fn without_issuer(&self) -> Self {
+        Self {
+            key_id: self.key_id.clone(),
+            issuer_id: None,
+            private_key: self.private_key.copy(),
+        }
+    }
+}
+
+/// Names a key without telling it: `key ABC1234567 of issuer ..9f1e`.
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.issuer_id {
+            None => write!(f, "individual key {}", self.key_id),
+            Some(issuer) => {
+                let start = issuer
+                    .char_indices()
+                    .rev()
+                    .nth(3)
+                    .map_or(0, |(index, _)| index);
+                write!(
+                    f,
+                    "key {} of issuer ..{}",
+                    self.key_id,
+                    issuer.get(start..).unwrap_or_default()
+                )
+            }
+        }
+    }
+}
+
 /// What was given, as it was given. Blank is the same as not given.
 #[derive(Clone, Copy, Default)]
 pub struct Given<'a> {

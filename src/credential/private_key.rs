@@ -32,6 +32,11 @@ pub struct PrivateKey(Zeroizing<Vec<u8>>);
 pub struct NotAKey;
 
 impl PrivateKey {
+    /// The same key once more: on purpose a word, not `Clone`.
+    pub(super) fn copy(&self) -> Self {
+        Self(self.0.clone())
+    }
+
     /// Takes PKCS#8 DER of an EC P-256 key.
     ///
     /// # Errors

@@ -298,7 +298,10 @@ fn every_boundary_of_the_guard() {
 #[test]
 fn a_hold_gives_numbers() {
     let says = |present, removed| vanishing(present, removed).hold.unwrap().to_string();
-    assert_eq!(says(1, 1), "1 removal held: the only in-app purchase would go");
+    assert_eq!(
+        says(1, 1),
+        "1 removal held: the only in-app purchase would go"
+    );
     assert_eq!(
         says(40, 40),
         "40 removals held: all 40 in-app purchases would go"

@@ -1,0 +1,194 @@
+//! The command line: parse, wire, print.
+//!
+//! Exit codes: 0 done, 1 failed, 2 a decision is needed (changes, a hold, several apps).
+
+mod catalog;
+#[cfg(feature = "simulator")]
+mod demo;
+mod output;
+mod project;
+mod setup;
+#[cfg(feature = "simulator")]
+mod simulate;
+mod sync;
+mod wiring;
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use self::{output::Output, wiring::Wiring};
+use crate::{clock::Instant, diagnosis::Code, project::ProjectId};
+
+/// Keeps the App Store catalogs of many customers right in a SQL database.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, propagate_version = true)]
+struct Cli {
+    /// The configuration file [default: worker.toml in this folder, if there is one]
+    #[arg(long, short, global = true, value_name = "FILE", env = "CATALOG_SYNC_CONFIG")]
+    config: Option<PathBuf>,
+    /// Answer in JSON, for machines
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// See it work: a simulated App Store Connect, a first sync, edits, a held mass removal. Needs no account
+    #[cfg(feature = "simulator")]
+    Demo,
+    /// Make worker.toml, a master key and the database, whichever are missing
+    Init,
+    /// Add and look after projects and their keys
+    #[command(subcommand)]
+    Project(project::Command),
+    /// Sync projects now
+    Sync(sync::SyncArgs),
+    /// Show what a sync would change; exits with 2 when something would
+    Plan {
+        /// The project
+        id: ProjectId,
+    },
+    /// Show removals that are held back
+    Holds {
+        /// Only this project's
+        id: Option<ProjectId>,
+    },
+    /// Let through the removals that a hold shows, if they are still just those
+    Approve {
+        /// The project
+        id: ProjectId,
+        /// The hold's digest
+        digest: String,
+    },
+    /// Show a project's products, subscription groups and grace period
+    Catalog {
+        /// The project
+        id: ProjectId,
+        /// Show removed ones too
+        #[arg(long)]
+        removed: bool,
+    },
+    /// Show what changed in a project's catalog, the newest first
+    History(catalog::HistoryArgs),
+    /// Show a project's runs, the newest first
+    Runs {
+        /// The project
+        id: ProjectId,
+        /// At most this many
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Show how projects fare
+    Status {
+        /// Only this project, with its whole story
+        id: Option<ProjectId>,
+    },
+    /// Explain an error code, or list them all
+    Explain {
+        /// The code
+        code: Option<Code>,
+    },
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Check the configuration and show it as it is understood
+    CheckConfig,
+    /// Serve a simulated App Store Connect to rehearse against: Apple offers no sandbox for this API
+    #[cfg(feature = "simulator")]
+    Simulate(simulate::Args),
+}
+
+/// What a command came to, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Done.
+    Done,
+    /// Something failed, and was told.
+    Failed,
+    /// A person must decide.
+    Undecided,
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Done => Self::SUCCESS,
+            Verdict::Failed => Self::from(1),
+            Verdict::Undecided => Self::from(2),
+        }
+    }
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Not clap's own exit code, 2, which means here that a decision is needed.
+            let failed = usage.use_stderr();
+            return if usage.print().is_err() || failed { Verdict::Failed.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let output = Output::new(cli.json);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(cli.run(&output)),
+        Err(error) => Err(anyhow::Error::from(error).context("no runtime could be started")),
+    };
+    match result {
+        Ok(verdict) => verdict.into(),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.fail(&error);
+            Verdict::Failed.into()
+        }
+    }
+}
+
+/// Whoever read the output has read enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+impl Cli {
+    async fn run(self, output: &Output) -> anyhow::Result<Verdict> {
+        let wiring = Wiring::load(self.config.as_deref())?;
+        match self.command {
+            #[cfg(feature = "simulator")]
+            Command::Demo => demo::demo(&wiring, output).await,
+            Command::Init => setup::init(&wiring, output).await,
+            Command::Project(command) => command.run(&wiring, output).await,
+            Command::Sync(args) => sync::sync(args, &wiring, output).await,
+            Command::Plan { id } => sync::plan(&id, &wiring.engine().await?, output).await,
+            Command::Holds { id } => catalog::holds(id.as_ref(), &*wiring.store().await?, output).await,
+            Command::Approve { id, digest } => {
+                sync::approve(&id, &digest.into(), &wiring.engine().await?, output).await
+            }
+            Command::Catalog { id, removed } => {
+                catalog::catalog(&id, removed, &*wiring.store().await?, output).await
+            }
+            Command::History(args) => catalog::history(args, &*wiring.store().await?, output).await,
+            Command::Runs { id, limit } => catalog::runs(&id, limit, &*wiring.store().await?, output).await,
+            Command::Status { id } => catalog::status(id.as_ref(), &*wiring.store().await?, output).await,
+            Command::Explain { code } => setup::explain(code, output),
+            Command::Migrate => setup::migrate(&wiring, output).await,
+            Command::CheckConfig => setup::check_config(&wiring, output),
+            #[cfg(feature = "simulator")]
+            Command::Simulate(args) => simulate::simulate(args, output).await,
+        }
+    }
+}
+
+/// Reads `2026-11-01`, `2026-11-01T12:00Z` or a full RFC 3339 instant.
+fn parse_instant(text: &str) -> Result<Instant, String> {
+    let midnight = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .ok()
+        .and_then(|date| date.and_hms_opt(0, 0, 0))
+        .map(|at| at.and_utc());
+    let minutes = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%MZ").ok().map(|at| at.and_utc());
+    let full = chrono::DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc());
+    midnight.or(minutes).or(full).ok_or_else(|| "write 2026-11-01, 2026-11-01T12:00Z or 2026-11-01T12:00:00Z".to_owned())
+}

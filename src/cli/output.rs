@@ -1,0 +1,207 @@
+//! What people and machines are shown: tables and colour on a terminal, plain lines in a pipe, one JSON document with
+//! `--json`. Answers go to standard output, errors and progress to standard error.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal as _, Write as _},
+};
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::{
+    catalog::{Change, ChangeSet, Hold, Op},
+    clock::{self, Instant},
+    diagnosis::Diagnosis,
+};
+
+pub(super) const BOLD: Style = Style::new().bold();
+pub(super) const DIM: Style = Style::new().dimmed();
+pub(super) const GREEN: Style = AnsiColor::Green.on_default();
+pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
+pub(super) const RED: Style = AnsiColor::Red.on_default();
+
+/// How many changes are shown before the rest is only counted.
+const CHANGES_SHOWN: usize = 40;
+
+/// Where a command's answer goes.
+pub(super) struct Output {
+    json: bool,
+    terminal: bool,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, terminal: io::stdout().is_terminal() && !json }
+    }
+
+    /// Whether the answer is for a machine.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether somebody is there to be asked.
+    pub(super) fn can_ask(&self) -> bool {
+        self.terminal && io::stdin().is_terminal()
+    }
+
+    /// Whether somebody watches the progress.
+    pub(super) fn shows_progress(&self) -> bool {
+        !self.json && io::stderr().is_terminal()
+    }
+
+    /// A line for people.
+    pub(super) fn say(&self, line: impl fmt::Display) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        writeln!(anstream::stdout(), "{line}")
+    }
+
+    /// The answer for machines.
+    pub(super) fn json(&self, answer: &impl Serialize) -> anyhow::Result<()> {
+        if self.json {
+            let mut stdout = io::stdout();
+            serde_json::to_writer_pretty(&mut stdout, answer)?;
+            writeln!(stdout)?;
+        }
+        Ok(())
+    }
+
+    /// A table for people; in a pipe, lines with tabs between the columns.
+    pub(super) fn table(&self, header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        if !self.terminal {
+            let mut stdout = io::stdout().lock();
+            writeln!(stdout, "{}", header.join("\t"))?;
+            for row in rows {
+                let cells: Vec<_> = row.iter().map(|cell| cell.replace(['\t', '\n', '\r'], " ")).collect();
+                writeln!(stdout, "{}", cells.join("\t"))?;
+            }
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table
+            .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_header(header.iter().map(|title| title.replace('_', " ")))
+            .add_rows(rows);
+        writeln!(anstream::stdout(), "{table}")
+    }
+
+    /// Changes, field by field.
+    pub(super) fn changes(&self, changes: &ChangeSet) -> io::Result<()> {
+        for change in changes.iter().take(CHANGES_SHOWN) {
+            let style = change_style(change);
+            self.say(format_args!("{style}{}{style:#}", change.to_string().replace('\n', "\n  ")))?;
+        }
+        match changes.len().saturating_sub(CHANGES_SHOWN) {
+            0 => Ok(()),
+            more => self.say(format_args!("  and {more} more")),
+        }
+    }
+
+    /// A hold: why, what, and the way out.
+    pub(super) fn hold(&self, project: &impl fmt::Display, hold: &Hold) -> io::Result<()> {
+        self.say(format_args!("{RED}! {hold}{RED:#}"))?;
+        for held in hold.removals.iter().take(CHANGES_SHOWN) {
+            let id = held.product_id.as_deref().unwrap_or(held.key.store_id.as_str());
+            self.say(format_args!("  - {:<18} {id} {}", held.key.kind, quoted(held.name.as_deref())))?;
+        }
+        if let more @ 1.. = hold.removals.len().saturating_sub(CHANGES_SHOWN) {
+            self.say(format_args!("  and {more} more"))?;
+        }
+        self.say(format_args!(
+            "  They lapse when the things return. To let them through: catalog-sync approve {project} {}",
+            hold.digest
+        ))
+    }
+
+    /// What is wrong, and the way out.
+    pub(super) fn diagnosis(&self, diagnosis: &Diagnosis) -> io::Result<()> {
+        self.say(format_args!("  {RED}{}{RED:#} {}", diagnosis.code, diagnosis.sentence))?;
+        self.say(format_args!("  {} {}", diagnosis.advice, origin(diagnosis)))
+    }
+
+    /// Tells why the command failed.
+    pub(super) fn fail(&self, error: &anyhow::Error) {
+        let diagnosis = error.downcast_ref::<Diagnosis>();
+        if self.json {
+            let answer = match diagnosis {
+                Some(diagnosis) => serde_json::json!({ "error": diagnosis }),
+                None => serde_json::json!({ "error": { "code": null, "sentence": format!("{error:#}") } }),
+            };
+            self.json(&answer).ok();
+            return;
+        }
+        let mut stderr = anstream::stderr();
+        let written = match diagnosis {
+            Some(diagnosis) => writeln!(
+                stderr,
+                "{RED}error:{RED:#} {}\n  {}\n  {DIM}code {}{} - 'catalog-sync explain {}' says more{DIM:#}",
+                diagnosis.sentence,
+                diagnosis.advice,
+                diagnosis.code,
+                match origin(diagnosis) {
+                    origin if origin.is_empty() => origin,
+                    origin => format!(" {origin}"),
+                },
+                diagnosis.code,
+            ),
+            None => writeln!(stderr, "{RED}error:{RED:#} {error:#}"),
+        };
+        // Nobody is left to be told.
+        written.ok();
+    }
+}
+
+pub(super) fn change_style(change: &Change) -> Style {
+    match change.op() {
+        Op::Added | Op::Restored => GREEN,
+        Op::Updated => YELLOW,
+        Op::Removed => RED,
+    }
+}
+
+fn quoted(name: Option<&str>) -> String {
+    name.map(|name| format!("{name:?}")).unwrap_or_default()
+}
+
+fn origin(diagnosis: &Diagnosis) -> String {
+    match (&diagnosis.endpoint, &diagnosis.apple_error_id) {
+        (None, None) => String::new(),
+        (Some(endpoint), None) => format!("({endpoint})"),
+        (None, Some(id)) => format!("(Apple's error id {id})"),
+        (Some(endpoint), Some(id)) => format!("({endpoint}, Apple's error id {id})"),
+    }
+}
+
+/// `2026-11-23 05:44 UTC`.
+pub(super) fn at(instant: Instant) -> String {
+    instant.format("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// `4 min ago`, or `never`.
+pub(super) fn ago(instant: Option<Instant>) -> String {
+    let Some(instant) = instant else { return "never".to_owned() };
+    let seconds = (clock::now() - instant).num_seconds().max(0);
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// What stands in a cell for no value.
+pub(super) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// `1 request`, `3 requests`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,367 @@
+//! `project`: adding projects and looking after their keys.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    Verdict,
+    output::{BOLD, DIM, GREEN, Output, YELLOW, ago, at, counted},
+    wiring::Wiring,
+};
+use crate::{
+    asc::Meter,
+    clock,
+    credential::{self, Credential},
+    diagnosis::{Code, Diagnosis},
+    onboard::{self, Wanted},
+    project::{App, Project, ProjectId},
+    store::{self, Store},
+};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Verify a key, find its app, and add the project
+    Add {
+        /// Your name for the project
+        id: ProjectId,
+        #[command(flatten)]
+        key: KeyArgs,
+    },
+    /// List the projects
+    List,
+    /// Show one project
+    Show {
+        /// The project
+        id: ProjectId,
+    },
+    /// Ask Apple whether the stored key still works
+    Verify {
+        /// The project
+        id: ProjectId,
+    },
+    /// Replace a project's key, once the new one has been verified; when it fails, the old one goes on
+    SetKey {
+        /// The project
+        id: ProjectId,
+        #[command(flatten)]
+        key: KeyArgs,
+    },
+    /// Leave a project alone until it is resumed
+    Pause {
+        /// The project
+        id: ProjectId,
+    },
+    /// Sync a paused project again
+    Resume {
+        /// The project
+        id: ProjectId,
+    },
+    /// Remove a project with its key, catalog, history and runs
+    Remove {
+        /// The project
+        id: ProjectId,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// A key as App Store Connect hands it out, and the app that is meant.
+#[derive(Args)]
+pub(super) struct KeyArgs {
+    /// The Key ID, 10 characters [default: from the file's name]
+    #[arg(long)]
+    key_id: Option<String>,
+    /// The Issuer ID, a UUID; leave it out for an individual key
+    #[arg(long)]
+    issuer_id: Option<String>,
+    /// The .p8 file, or - to read it from standard input
+    #[arg(long, value_name = "FILE")]
+    private_key: Option<PathBuf>,
+    /// The App Store ID of the app, when the key sees several
+    #[arg(long)]
+    app_id: Option<String>,
+    /// The bundle id of the app, when the key sees several
+    #[arg(long)]
+    bundle_id: Option<String>,
+}
+
+/// The largest file that is read as a key.
+const KEY_FILE_LIMIT: u64 = 64 << 10;
+
+impl KeyArgs {
+    /// A team key whose file has Apple's name.
+    #[cfg(feature = "simulator")]
+    pub(super) fn of(issuer_id: String, private_key: PathBuf) -> Self {
+        Self {
+            key_id: None,
+            issuer_id: Some(issuer_id),
+            private_key: Some(private_key),
+            app_id: None,
+            bundle_id: None,
+        }
+    }
+
+    fn read(&self) -> anyhow::Result<Credential> {
+        let bytes = self.private_key.as_deref().map(read_key_file).transpose()?;
+        let file_name = self.private_key.as_ref().and_then(|file| file.file_name()).and_then(|name| name.to_str());
+        Ok(credential::read(credential::Given {
+            key_id: self.key_id.as_deref(),
+            issuer_id: self.issuer_id.as_deref(),
+            private_key: bytes.as_ref().map(|bytes| bytes.as_slice()),
+            file_name,
+        })?)
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted { app_id: self.app_id.clone(), bundle_id: self.bundle_id.clone() }
+    }
+}
+
+fn read_key_file(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = if file == Path::new("-") {
+        io::stdin().take(KEY_FILE_LIMIT + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|opened| opened.take(KEY_FILE_LIMIT + 1).read_to_end(&mut bytes))
+    };
+    read.with_context(|| {
+        format!(
+            "the private key {} cannot be read; if the .p8 is lost, 'catalog-sync explain key_lost' says what to do",
+            file.display()
+        )
+    })?;
+    Ok(bytes)
+}
+
+impl Command {
+    pub(super) async fn run(self, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+        match self {
+            Self::Add { id, key } => add(id, &key, wiring, output).await,
+            Self::List => list(&*wiring.store().await?, output).await,
+            Self::Show { id } => show(&id, &*wiring.store().await?, output).await,
+            Self::Verify { id } => verify(&id, wiring, output).await,
+            Self::SetKey { id, key } => set_key(&id, &key, wiring, output).await,
+            Self::Pause { id } => {
+                let store = wiring.store().await?;
+                store.set_paused(&id, Some(clock::now())).await?;
+                output.say(format_args!("{BOLD}{id}{BOLD:#} is paused; 'catalog-sync project resume {id}' resumes it"))?;
+                answer_project(&id, &*store, output).await
+            }
+            Self::Resume { id } => {
+                let store = wiring.store().await?;
+                store.set_paused(&id, None).await?;
+                output.say(format_args!("{BOLD}{id}{BOLD:#} is resumed"))?;
+                answer_project(&id, &*store, output).await
+            }
+            Self::Remove { id, yes } => remove(&id, yes, &*wiring.store().await?, output).await,
+        }
+    }
+}
+
+async fn answer_project(id: &ProjectId, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+    output.json(&store.load_project(id).await?)?;
+    Ok(Verdict::Done)
+}
+
+pub(super) async fn add(id: ProjectId, args: &KeyArgs, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+    let credential = args.read()?;
+    let vault = wiring.vault()?;
+    let store = wiring.store().await?;
+    match store.load_project(&id).await {
+        Ok(_) => return Err(store::Error::ProjectExists(id).into()),
+        Err(store::Error::UnknownProject { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let sealed = vault.seal(&id, &credential)?;
+    let (key_id, issuer_id) = (credential.key_id.clone(), credential.issuer_id.clone());
+    let Some((app, apps)) = verified(credential, args.wanted(), wiring, output).await? else {
+        return Ok(Verdict::Undecided);
+    };
+    let project = Project { id, app, key_id, issuer_id, paused_at: None, created_at: clock::now() };
+    store.add_project(&project, &sealed).await?;
+    let id = &project.id;
+    output.say(format_args!(
+        "{GREEN}added{GREEN:#} {BOLD}{id}{BOLD:#}: {} ({}, {})",
+        project.app.name, project.app.id, project.app.bundle_id
+    ))?;
+    let shared = notice_sharing(&project, &*store, output).await?;
+    output.say(format_args!("Next: catalog-sync sync {id}"))?;
+    output.json(&json!({ "project": project, "apps": apps, "notices": shared }))?;
+    Ok(Verdict::Done)
+}
+
+async fn set_key(id: &ProjectId, args: &KeyArgs, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+    let store = wiring.store().await?;
+    let before = store.load_project(id).await?;
+    if args.private_key.is_none() {
+        return Err(Diagnosis::of(Code::KeyIncomplete)
+            .advise("Give the new .p8 with --private-key. If it was lost, 'catalog-sync explain key_lost' says what to do.")
+            .into());
+    }
+    let credential = args.read()?;
+    let sealed = wiring.vault()?.seal(id, &credential)?;
+    let mut wanted = args.wanted();
+    if wanted.app_id.is_none() && wanted.bundle_id.is_none() {
+        wanted.app_id = Some(before.app.id.clone());
+    }
+    let Some((app, apps)) = verified(credential, wanted, wiring, output).await? else {
+        return Ok(Verdict::Undecided);
+    };
+    if app.id != before.app.id {
+        let sentence = format!(
+            "Project '{id}' keeps the catalog of {} ({}), and this key is for {} ({}).",
+            before.app.name, before.app.id, app.name, app.id
+        );
+        return Err(Diagnosis::new(Code::AppMismatch, sentence).advise("Add another project for the other app.").into());
+    }
+    store.replace_key(id, &app, &sealed, clock::now()).await?;
+    let project = store.load_project(id).await?;
+    output.say(format_args!("{GREEN}replaced{GREEN:#} the key of {BOLD}{id}{BOLD:#}: {} now", project.key_id))?;
+    let shared = notice_sharing(&project, &*store, output).await?;
+    output.json(&json!({ "project": project, "apps": apps, "notices": shared }))?;
+    Ok(Verdict::Done)
+}
+
+async fn verify(id: &ProjectId, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+    let vault = wiring.vault()?;
+    let store = wiring.store().await?;
+    let project = store.load_project(id).await?;
+    let credential =
+        vault.unseal(id, &store.load_key(id).await?).map_err(|error| anyhow::Error::from(Diagnosis::from(&error)))?;
+    let wanted = Wanted { app_id: Some(project.app.id.clone()), bundle_id: None };
+    let Some((app, apps)) = verified(credential, wanted, wiring, output).await? else {
+        return Ok(Verdict::Undecided);
+    };
+    output.say(format_args!("{GREEN}works{GREEN:#}: {} ({}, {}) can be read", app.name, app.id, app.bundle_id))?;
+    let shared = notice_sharing(&project, &*store, output).await?;
+    output.json(&json!({ "project": project, "apps": apps, "notices": shared }))?;
+    Ok(Verdict::Done)
+}
+
+/// Verifies a key and finds its app, asking on a terminal when there are several; none when nobody could be asked.
+async fn verified(
+    credential: Credential,
+    wanted: Wanted,
+    wiring: &Wiring,
+    output: &Output,
+) -> anyhow::Result<Option<(App, Vec<App>)>> {
+    let visible = onboard::list_apps(&wiring.client()?, credential, &Arc::new(Meter::default())).await?;
+    let chosen = visible.choose(&wanted)?;
+    show_apps(&visible.key(), visible.apps(), chosen.as_ref(), output)?;
+    let app = match chosen {
+        Some(app) => app,
+        None if output.can_ask() => ask_which(visible.apps())?,
+        None => {
+            output.say("Nothing was stored. Say which app is meant with --app-id or --bundle-id.")?;
+            output.json(&json!({ "decision": "several_apps", "apps": visible.apps() }))?;
+            return Ok(None);
+        }
+    };
+    visible.prove(&app).await?;
+    Ok(Some((app, visible.apps().to_vec())))
+}
+
+fn show_apps(key: &str, apps: &[App], chosen: Option<&App>, output: &Output) -> io::Result<()> {
+    output.say(format_args!("{} visible to {key}:", counted(apps.len() as u64, "app")))?;
+    for (index, app) in apps.iter().enumerate() {
+        let mark = if chosen == Some(app) { "*" } else { " " };
+        output.say(format_args!("{mark} {:>2}  {}  {DIM}{}  {}{DIM:#}", index + 1, app.name, app.id, app.bundle_id))?;
+    }
+    Ok(())
+}
+
+fn ask_which(apps: &[App]) -> anyhow::Result<App> {
+    let mut answer = String::new();
+    loop {
+        write!(anstream::stderr(), "Which app? [1-{}] ", apps.len())?;
+        answer.clear();
+        anyhow::ensure!(io::stdin().read_line(&mut answer)? > 0, "no app was chosen; nothing was stored");
+        let chosen = answer.trim().parse::<usize>().ok().and_then(|number| apps.get(number.checked_sub(1)?));
+        if let Some(app) = chosen {
+            return Ok(app.clone());
+        }
+    }
+}
+
+async fn notice_sharing(project: &Project, store: &dyn Store, output: &Output) -> anyhow::Result<Vec<Value>> {
+    let others = store.list_sharing_key(&project.id, &project.key_id).await?;
+    if others.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<_> = others.iter().map(ToString::to_string).collect();
+    let notice =
+        Diagnosis::new(Code::SharedKey, format!("Key {} is also used by {}.", project.key_id, names.join(", ")));
+    output.say(format_args!("{YELLOW}{}{YELLOW:#}: {} {}", notice.code, notice.sentence, notice.advice))?;
+    Ok(vec![json!(notice)])
+}
+
+async fn list(store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+    let projects = store.list_projects().await?;
+    output.json(&projects)?;
+    if projects.is_empty() {
+        output.say("no projects yet: catalog-sync project add ID --key-id .. --issuer-id .. --private-key FILE")?;
+        return Ok(Verdict::Done);
+    }
+    let rows = projects
+        .into_iter()
+        .map(|project| {
+            vec![
+                project.id.to_string(),
+                project.app.name,
+                project.app.bundle_id,
+                project.app.id,
+                project.key_id,
+                project.paused_at.map_or_else(|| "active".to_owned(), |since| format!("paused {}", ago(Some(since)))),
+            ]
+        })
+        .collect();
+    output.table(&["project", "app", "bundle_id", "app_id", "key_id", "state"], rows)?;
+    Ok(Verdict::Done)
+}
+
+async fn show(id: &ProjectId, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+    let project = store.load_project(id).await?;
+    output.json(&project)?;
+    output.say(format_args!("{BOLD}{id}{BOLD:#}"))?;
+    output.say(format_args!("  app      {} ({}, {})", project.app.name, project.app.id, project.app.bundle_id))?;
+    output.say(format_args!("  key      {}", project.key_id))?;
+    output.say(format_args!("  issuer   {}", project.issuer_id.as_deref().unwrap_or("none: an individual key")))?;
+    output.say(format_args!("  added    {}", at(project.created_at)))?;
+    if let Some(since) = project.paused_at {
+        output.say(format_args!("  paused   since {}", at(since)))?;
+    }
+    notice_sharing(&project, store, output).await?;
+    Ok(Verdict::Done)
+}
+
+async fn remove(id: &ProjectId, yes: bool, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+    let project = store.load_project(id).await?;
+    if !yes {
+        let what = format!("the key, catalog, history and runs of '{id}' ({}) would be removed for good", project.app.name);
+        if !output.can_ask() {
+            output.say(format_args!("Not removed: {what}. Say so with --yes."))?;
+            output.json(&json!({ "decision": "confirm", "project": project }))?;
+            return Ok(Verdict::Undecided);
+        }
+        write!(anstream::stderr(), "{what}. Type the project's id to go on: ")?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        if answer.trim() != id.as_str() {
+            output.say("Not removed.")?;
+            return Ok(Verdict::Undecided);
+        }
+    }
+    store.remove_project(id).await?;
+    output.say(format_args!("removed {BOLD}{id}{BOLD:#}"))?;
+    output.json(&json!({ "removed": project }))?;
+    Ok(Verdict::Done)
+}

@@ -1,0 +1,112 @@
+//! `init`, `migrate`, `check-config`, `explain`.
+
+use std::{
+    fs::OpenOptions,
+    io::{ErrorKind, Write as _},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::{
+    Verdict,
+    output::{BOLD, Output},
+    wiring::Wiring,
+};
+use crate::{
+    clock, config,
+    diagnosis::{Code, Retry},
+    store, vault,
+};
+
+/// What `init` found missing and made.
+pub(super) struct Made {
+    config: bool,
+    master_key: bool,
+    schema: store::Schema,
+}
+
+/// Makes what is missing of the configuration file, the master key and the database, and leaves alone what is there.
+pub(super) async fn make_missing(wiring: &Wiring, file: &Path) -> anyhow::Result<Made> {
+    let config = match OpenOptions::new().write(true).create_new(true).open(file) {
+        Ok(mut new) => new
+            .write_all(config::REFERENCE.as_bytes())
+            .with_context(|| format!("{} cannot be written", file.display()))
+            .map(|()| true)?,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be made", file.display())),
+    };
+    let key_file = &wiring.config.vault.master_key_file;
+    let master_key = !key_file.exists();
+    if master_key {
+        vault::create(key_file, clock::now())?;
+    } else {
+        wiring.vault()?;
+    }
+    let schema = wiring.open_store(store::Missing::Made).await?.migrate().await?;
+    Ok(Made { config, master_key, schema })
+}
+
+/// Makes what is missing, and says what was.
+pub(super) async fn init(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+    let file = wiring.config.path().map_or_else(|| Path::new(config::DEFAULT_FILE).to_owned(), Path::to_owned);
+    let Made { config, master_key, schema } = make_missing(wiring, &file).await?;
+    let key_file = &wiring.config.vault.master_key_file;
+    let url = wiring.config.redacted_store_url();
+    output.say(format_args!("{} {}", made(config), file.display()))?;
+    output.say(format_args!("{} {} (the master key: keep a copy in a safe place)", made(master_key), key_file.display()))?;
+    output.say(format_args!("{} {url}", made(schema.applied == 0)))?;
+    output.say("Next: catalog-sync project add ID --issuer-id .. --private-key AuthKey_..p8")?;
+    output.json(&json!({
+        "config": { "file": file, "made": config },
+        "master_key": { "file": key_file, "made": master_key },
+        "store": { "url": url, "schema_before": schema.applied, "schema": schema.known },
+    }))?;
+    Ok(Verdict::Done)
+}
+
+fn made(made: bool) -> &'static str {
+    if made { "made" } else { "kept" }
+}
+
+/// Applies the migrations that the database lacks.
+pub(super) async fn migrate(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+    let store = wiring.open_store(store::Missing::Made).await?;
+    let before = store.migrate().await?;
+    output.say(if before.applied == before.known {
+        format!("schema {} is up to date", before.known)
+    } else {
+        format!("schema {} -> {}", before.applied, before.known)
+    })?;
+    output.json(&json!({ "schema_before": before.applied, "schema": before.known }))?;
+    Ok(Verdict::Done)
+}
+
+/// Shows the configuration as it is understood. That it is sound was checked when it was loaded.
+pub(super) fn check_config(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+    let text = wiring.config.redacted();
+    let source = wiring.config.path().map_or_else(|| "defaults".to_owned(), |path| path.display().to_string());
+    output.say(format_args!("{BOLD}# {source}, with the environment on top: sound{BOLD:#}\n{text}"))?;
+    output.json(&json!({ "source": source, "config": toml::from_str::<toml::Table>(&text)? }))?;
+    Ok(Verdict::Done)
+}
+
+/// Explains one error code, or lists them all.
+pub(super) fn explain(code: Option<Code>, output: &Output) -> anyhow::Result<Verdict> {
+    let codes = code.as_ref().map_or(Code::ALL, std::slice::from_ref);
+    for code in codes {
+        let retry = match code.retry() {
+            Retry::No => "Trying again does not help until that is done.",
+            Retry::Slow => "It is tried again, at longer intervals.",
+            Retry::ByItself => "It is tried again by itself.",
+        };
+        output.say(format_args!("{BOLD}{code}{BOLD:#}\n  {}\n  {}\n  {retry}", code.title(), code.advice()))?;
+    }
+    let answer: Vec<_> = codes
+        .iter()
+        .map(|code| json!({ "code": code, "title": code.title(), "advice": code.advice(), "retry": code.retry() }))
+        .collect();
+    output.json(&answer)?;
+    Ok(Verdict::Done)
+}

@@ -1,0 +1,104 @@
+//! Opens what a command needs, from the configuration: the store, the vault, the client, the engine.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use reqwest::Url;
+
+use crate::{
+    asc,
+    config::{self, Config},
+    retry::Bases,
+    store::{self, Store},
+    sync::Engine,
+    telemetry,
+    vault::Vault,
+};
+
+/// The configuration, and what is opened from it.
+pub(super) struct Wiring {
+    pub(super) config: Config,
+}
+
+impl Wiring {
+    /// Loads the configuration and starts the log.
+    pub(super) fn load(path: Option<&Path>) -> anyhow::Result<Self> {
+        let config = Config::load(path, config::environment())?;
+        telemetry::init(&config.log, io::stderr().is_terminal())?;
+        Ok(Self { config })
+    }
+
+    /// The store as it is, whatever its schema; made if missing only when asked for.
+    pub(super) async fn open_store(&self, missing: store::Missing) -> anyhow::Result<Arc<dyn Store>> {
+        let options = store::Options {
+            busy_timeout: Duration::from_millis(self.config.store.busy_timeout_ms),
+            max_connections: self.config.store.max_connections,
+            missing,
+        };
+        Ok(store::open(&self.config.store_url()?, &options).await?)
+    }
+
+    /// The store, with the schema that this version needs. SQLite is brought up to date on the way; Postgres is brought up to
+    /// date by `migrate` alone, because other workers may be using it.
+    pub(super) async fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
+        let store = self.open_store(store::Missing::Refused).await?;
+        let store::Schema { applied, known } = store.schema().await?;
+        if applied < known {
+            if !self.config.store_url()?.starts_with("sqlite:") {
+                return Err(store::Error::OlderSchema { applied, known }.into());
+            }
+            store.migrate().await?;
+        } else if applied > known {
+            return Err(store::Error::NewerSchema { applied, known }.into());
+        }
+        Ok(store)
+    }
+
+    /// The master keys. Without them nothing starts that would need them.
+    pub(super) fn vault(&self) -> anyhow::Result<Vault> {
+        Ok(Vault::open(&self.config.vault.master_key_file)?)
+    }
+
+    /// The client of App Store Connect.
+    pub(super) fn client(&self) -> anyhow::Result<asc::Client> {
+        let section = &self.config.app_store;
+        let ca_pem = match section.ca_file.as_os_str() {
+            none if none.is_empty() => None,
+            file => Some(std::fs::read(file).with_context(|| format!("app_store.ca_file: {} cannot be read", section.ca_file.display()))?),
+        };
+        let proxy = match section.proxy.as_str() {
+            "" => None,
+            proxy => Some(Url::parse(proxy).context("app_store.proxy is not a URL")?),
+        };
+        let options = asc::Options {
+            base_url: Url::parse(&section.base_url).context("app_store.base_url is not a URL")?,
+            ca_pem,
+            proxy,
+            connect_timeout: Duration::from_millis(section.connect_timeout_ms),
+            request_timeout: Duration::from_millis(section.request_timeout_ms),
+            in_flight_per_key: section.in_flight_per_key,
+            retry: Bases::default(),
+        };
+        asc::Client::new(options).context(
+            "the HTTPS client cannot be set up; where the system has no certificate authorities, install the package ca-certificates, and app_store.ca_file must be PEM",
+        )
+    }
+
+    /// All that a run needs.
+    pub(super) async fn engine(&self) -> anyhow::Result<Engine> {
+        let vault = Arc::new(self.vault()?);
+        Ok(Engine {
+            store: self.store().await?,
+            vault,
+            client: self.client()?,
+            limits: self.config.guard,
+            lease: Duration::from_millis(self.config.sync.lease_ms),
+            heartbeat: Duration::from_millis(self.config.sync.heartbeat_ms),
+        })
+    }
+}
