@@ -5,6 +5,16 @@
 //! - A catalog is written by [`Store::commit`] alone, from an approved [`Plan`], under a [`Lease`] whose epoch is still the
 //!   project's: entries, change log, revision and run record appear together or not at all (I1, I5).
 //! - `now` is a value passed in: what decides by time can be tested.
+//!
+//! Both databases run one body, `database/`, compiled once for each; `sqlite/` and `postgres/` hold what differs: how to
+//! connect, the few statements whose text is not the same, and what their errors mean.
+
+mod nearest;
+mod open;
+mod postgres;
+mod run_detail;
+mod sqlite;
+mod value;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,6 +31,8 @@ use crate::{
     project::{App, Project, ProjectId, SealedKey},
     run::{KeyHealth, Outcome, Run},
 };
+
+pub use open::{Options, open, open_migrated};
 
 /// The right to write one project's catalog, for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,70 @@
+//! What a run loads: the catalog and the project's state.
+
+use super::{
+    Connection, Db,
+    projects::{must_exist, unknown},
+    rows::Row,
+};
+use crate::{
+    catalog::{Catalog, Entry, Key, StoreId},
+    clock::Instant,
+    project::ProjectId,
+    run::KeyHealth,
+    store::{Error, State},
+};
+
+pub(super) async fn load_state(
+    connection: &mut Connection,
+    id: &ProjectId,
+) -> Result<State, Error> {
+    let row = sqlx::query::<Db>(
+        "select project_id, revision, hold, key_worked_at, key_refused_since, key_refusals
+         from project_state where project_id = $1",
+    )
+    .bind(id.as_str())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else {
+        return Err(unknown(connection, id).await);
+    };
+    let row = Row::new(&row, "project_state", &["project_id"]);
+    Ok(State {
+        revision: row.value("revision")?,
+        key_health: KeyHealth {
+            worked_at: row.value("key_worked_at")?,
+            refused_since: row.value("key_refused_since")?,
+            refusals: row.integer("key_refusals")?,
+        },
+        hold: row.optional_json("hold")?,
+    })
+}
+
+pub(super) async fn load(connection: &mut Connection, id: &ProjectId) -> Result<Catalog, Error> {
+    let rows = sqlx::query::<Db>(
+        "select project_id, kind, store_id, parent_id, attributes, removed_at from entries where project_id = $1",
+    )
+    .bind(id.as_str())
+    .fetch_all(&mut *connection)
+    .await?;
+    if rows.is_empty() {
+        must_exist(connection, id).await?;
+    }
+    let mut catalog = Catalog::default();
+    for row in &rows {
+        let row = Row::new(row, "entry", &["project_id", "kind", "store_id"]);
+        let entry = Entry {
+            key: Key {
+                kind: row.name("kind")?,
+                store_id: row.text("store_id")?.into(),
+            },
+            parent: row.value::<Option<String>>("parent_id")?.map(StoreId::from),
+            attributes: row.json("attributes")?,
+        };
+        let side = match row.value::<Option<Instant>>("removed_at")? {
+            None => &mut catalog.present,
+            Some(_) => &mut catalog.removed,
+        };
+        side.insert(entry.key.clone(), entry);
+    }
+    Ok(catalog)
+}

@@ -1,0 +1,225 @@
+//! A store over one database, written once: this folder is compiled as a module of `sqlite` and again as a module of
+//! `postgres`, each of which gives it `Db`, its statements (`sql`) and its [`Place`].
+//!
+//! What must hold throughout:
+//! - A write is one transaction, which ends whole or leaves nothing, also when its future is dropped.
+//! - Reading that takes several statements sees one moment.
+//! - Every call has a deadline where a database can fall silent.
+//! - Errors of the database leave through [`Place::explain`].
+
+mod catalog;
+mod commit;
+mod leases;
+mod lent;
+mod projects;
+mod rows;
+mod schema;
+mod status;
+mod views;
+
+use std::{future::Future, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::Pool;
+
+use self::lent::Lent;
+use super::{Db, Place, sql};
+use crate::{
+    catalog::{Catalog, Plan},
+    clock::Instant,
+    project::{App, Project, ProjectId, SealedKey},
+    run::Run,
+    store::{
+        Aftermath, Committed, Error, HistoryFilter, Lease, LoggedChange, RecordedRun, Removed,
+        Schema, Shelf, State, Status, Store,
+    },
+};
+
+type Connection = <Db as sqlx::Database>::Connection;
+
+/// A pool of connections to one database.
+pub(super) struct Database {
+    pool: Pool<Db>,
+    place: Place,
+}
+
+impl Database {
+    pub(super) fn new(pool: Pool<Db>, place: Place) -> Self {
+        Self { pool, place }
+    }
+
+    /// Waits for the work no longer than this database may take, and puts its errors into words.
+    async fn deadline<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let done = match self.place.call_timeout() {
+            Some(limit) => tokio::time::timeout(limit, work)
+                .await
+                .unwrap_or_else(|_| Err(self.place.silent(limit))),
+            None => work.await,
+        };
+        match done {
+            Err(Error::Database(error)) => Err(self.place.explain(error).await),
+            other => other,
+        }
+    }
+}
+
+/// One statement that only reads.
+macro_rules! read {
+    ($self:ident, |$connection:ident| $work:expr) => {
+        $self
+            .deadline(async {
+                let mut lent = Lent::plain(&$self.pool).await?;
+                let $connection = &mut *lent;
+                let done = $work.await;
+                lent.end(done)
+            })
+            .await
+    };
+}
+
+/// A transaction.
+macro_rules! transaction {
+    ($self:ident, $begin:path, |$connection:ident| $work:expr) => {
+        $self
+            .deadline(async {
+                let mut lent = Lent::within(&$self.pool, $begin).await?;
+                let $connection = &mut *lent;
+                let done = $work.await;
+                lent.settle(done).await
+            })
+            .await
+    };
+}
+
+#[async_trait]
+impl Store for Database {
+    async fn schema(&self) -> Result<Schema, Error> {
+        read!(self, |connection| schema::read(connection))
+    }
+
+    async fn migrate(&self) -> Result<Schema, Error> {
+        // A connection of its own: a migration that is cut off ends with it, whatever it was doing.
+        match schema::migrate(&self.pool.connect_options()).await {
+            Err(Error::Database(error)) => Err(self.place.explain(error).await),
+            other => other,
+        }
+    }
+
+    async fn add_project(&self, project: &Project, key: &SealedKey) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| projects::add(
+            connection, project, key
+        ))
+    }
+
+    async fn load_project(&self, id: &ProjectId) -> Result<Project, Error> {
+        read!(self, |connection| projects::load(connection, id))
+    }
+
+    async fn list_projects(&self) -> Result<Vec<Project>, Error> {
+        read!(self, |connection| projects::list(connection))
+    }
+
+    async fn list_sharing_key(
+        &self,
+        id: &ProjectId,
+        key_id: &str,
+    ) -> Result<Vec<ProjectId>, Error> {
+        read!(self, |connection| projects::list_sharing_key(
+            connection, id, key_id
+        ))
+    }
+
+    async fn load_key(&self, id: &ProjectId) -> Result<SealedKey, Error> {
+        read!(self, |connection| projects::load_key(connection, id))
+    }
+
+    async fn replace_key(
+        &self,
+        id: &ProjectId,
+        app: &App,
+        key: &SealedKey,
+        now: Instant,
+    ) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| projects::replace_key(
+            connection, id, app, key, now
+        ))
+    }
+
+    async fn set_paused(&self, id: &ProjectId, paused_at: Option<Instant>) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| projects::set_paused(
+            connection, id, paused_at
+        ))
+    }
+
+    async fn remove_project(&self, id: &ProjectId) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| projects::remove(
+            connection, id
+        ))
+    }
+
+    async fn acquire(&self, id: &ProjectId, ttl: Duration, now: Instant) -> Result<Lease, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| leases::acquire(
+            connection, id, ttl, now
+        ))
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration, now: Instant) -> Result<Lease, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| leases::renew(
+            connection, lease, ttl, now
+        ))
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| leases::release(
+            connection, lease
+        ))
+    }
+
+    async fn load_state(&self, id: &ProjectId) -> Result<State, Error> {
+        read!(self, |connection| catalog::load_state(connection, id))
+    }
+
+    async fn load_catalog(&self, id: &ProjectId) -> Result<Catalog, Error> {
+        read!(self, |connection| catalog::load(connection, id))
+    }
+
+    async fn commit(
+        &self,
+        lease: &Lease,
+        plan: &Plan,
+        run: &Run,
+        aftermath: &Aftermath,
+    ) -> Result<Committed, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| commit::commit(
+            connection, lease, plan, run, aftermath
+        ))
+    }
+
+    async fn read_shelf(&self, id: &ProjectId, removed: Removed) -> Result<Shelf, Error> {
+        transaction!(self, sql::BEGIN_READ, |connection| views::read_shelf(
+            connection, id, removed
+        ))
+    }
+
+    async fn read_history(
+        &self,
+        id: &ProjectId,
+        filter: &HistoryFilter,
+    ) -> Result<Vec<LoggedChange>, Error> {
+        read!(self, |connection| views::read_history(
+            connection, id, filter
+        ))
+    }
+
+    async fn read_runs(&self, id: &ProjectId, limit: u32) -> Result<Vec<RecordedRun>, Error> {
+        read!(self, |connection| views::read_runs(connection, id, limit))
+    }
+
+    async fn read_statuses(&self) -> Result<Vec<Status>, Error> {
+        read!(self, |connection| status::read_all(connection))
+    }
+
+    async fn read_status(&self, id: &ProjectId) -> Result<Status, Error> {
+        read!(self, |connection| status::read_one(connection, id))
+    }
+}

@@ -1,0 +1,83 @@
+//! How each project fares.
+
+use crate::{
+    catalog::Kind,
+    project::ProjectId,
+    run::Outcome,
+    store::{Error, Status},
+};
+
+use super::{
+    Connection, Db,
+    projects::{self, unknown},
+    rows::Row,
+};
+
+macro_rules! statuses {
+    ($rest:literal) => {
+        concat!(
+            "select p.id, p.app_id, p.bundle_id, p.app_name, p.paused_at, p.created_at, k.key_id, k.issuer_id,
+                    s.revision, s.last_attempt_at, s.last_success_at, s.outcome, s.diagnosis, s.consecutive_failures,
+                    s.next_due_at, s.covered_at, s.hold, s.lease_until,
+                    (select count(*) from entries e
+                     where e.project_id = p.id and e.kind = 'in_app_purchase' and e.removed_at is null)
+                        as in_app_purchase,
+                    (select count(*) from entries e
+                     where e.project_id = p.id and e.kind = 'subscription_group' and e.removed_at is null)
+                        as subscription_group,
+                    (select count(*) from entries e
+                     where e.project_id = p.id and e.kind = 'subscription' and e.removed_at is null)
+                        as subscription,
+                    (select count(*) from entries e
+                     where e.project_id = p.id and e.kind = 'grace_period' and e.removed_at is null)
+                        as grace_period
+             from projects p
+             join api_keys k on k.project_id = p.id
+             join project_state s on s.project_id = p.id ",
+            $rest
+        )
+    };
+}
+
+pub(super) async fn read_all(connection: &mut Connection) -> Result<Vec<Status>, Error> {
+    let rows = sqlx::query::<Db>(statuses!("order by p.id"))
+        .fetch_all(connection)
+        .await?;
+    rows.iter()
+        .map(|row| read(&Row::new(row, "project", &["id"])))
+        .collect()
+}
+
+pub(super) async fn read_one(connection: &mut Connection, id: &ProjectId) -> Result<Status, Error> {
+    let row = sqlx::query::<Db>(statuses!("where p.id = $1"))
+        .bind(id.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    match row {
+        Some(row) => read(&Row::new(&row, "project", &["id"])),
+        None => Err(unknown(connection, id).await),
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<Status, Error> {
+    Ok(Status {
+        project: projects::read(row)?,
+        revision: row.value("revision")?,
+        last_attempt_at: row.value("last_attempt_at")?,
+        last_success_at: row.value("last_success_at")?,
+        outcome: match row.value::<Option<&str>>("outcome")? {
+            Some(_) => Some(row.name::<Outcome>("outcome")?),
+            None => None,
+        },
+        error: row.optional_json("diagnosis")?,
+        consecutive_failures: row.value("consecutive_failures")?,
+        next_due_at: row.value("next_due_at")?,
+        covered_at: row.json("covered_at")?,
+        present: Kind::ALL
+            .into_iter()
+            .map(|kind| Ok((kind, row.value(kind.as_str())?)))
+            .collect::<Result<_, Error>>()?,
+        hold: row.optional_json("hold")?,
+        leased_until: row.value("lease_until")?,
+    })
+}

@@ -1,0 +1,100 @@
+//! From a URL to a store.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Error, Store, postgres, sqlite};
+
+/// How long to wait for a database, and how many connections to hold.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many connections at most. SQLite gets by with four: each is a thread, and one writes at a time.
+    pub max_connections: u32,
+    /// How long to wait for a connection, new or free.
+    pub connect_timeout: Duration,
+    /// SQLite: how long to wait while another process writes.
+    pub busy_timeout: Duration,
+    /// Postgres: how long to wait for a row that another connection has locked.
+    pub lock_timeout: Duration,
+    /// Postgres: how long the server works on one statement.
+    pub statement_timeout: Duration,
+    /// Postgres: how long a method of the store waits for a server that may have fallen silent. Migrations are exempt.
+    pub call_timeout: Duration,
+    /// Postgres: after how long the server ends a connection that sits within a transaction.
+    pub idle_in_transaction_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_connections: 8,
+            connect_timeout: Duration::from_secs(5),
+            busy_timeout: Duration::from_secs(5),
+            lock_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
+            call_timeout: Duration::from_secs(12),
+            idle_in_transaction_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Which database a URL names.
+enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+impl Dialect {
+    fn of(url: &str) -> Result<Self, Error> {
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+        match scheme {
+            "sqlite" => Ok(Self::Sqlite),
+            "postgres" | "postgresql" => Ok(Self::Postgres),
+            // What is no scheme is not quoted: the rest of a URL can hold a password.
+            _ => Err(Error::Unusable(
+                "the database's URL must begin with 'sqlite:', as in 'sqlite:catalog.db', or with 'postgres://', as in \
+                 'postgres://user@host/database'"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// Connects to the database that the URL names: `sqlite:<file>`, which is made if there is none, or
+/// `postgres://<user>@<host>/<database>`. Leaves the schema as it is: see [`Store::schema`] and [`Store::migrate`].
+///
+/// # Errors
+/// [`Error::Unavailable`] where trying again can help, else [`Error::Unusable`]. No message holds the URL or a password.
+pub async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>, Error> {
+    match Dialect::of(url)? {
+        Dialect::Sqlite => sqlite::open(url, options).await,
+        Dialect::Postgres => postgres::open(url, options).await,
+    }
+}
+
+/// Connects as [`open`] does to a database whose schema is this version's: a SQLite file is migrated, for it belongs to
+/// this host alone; a Postgres database, which others may be using, must have been.
+///
+/// # Errors
+/// As [`open`], and [`Error::OlderSchema`] or [`Error::NewerSchema`].
+pub async fn open_migrated(url: &str, options: &Options) -> Result<Arc<dyn Store>, Error> {
+    let store = open(url, options).await?;
+    let schema = store.schema().await?;
+    if schema.applied > schema.known {
+        return Err(Error::NewerSchema {
+            applied: schema.applied,
+            known: schema.known,
+        });
+    }
+    if schema.applied < schema.known {
+        match Dialect::of(url)? {
+            Dialect::Sqlite => store.migrate().await?,
+            Dialect::Postgres => {
+                return Err(Error::OlderSchema {
+                    applied: schema.applied,
+                    known: schema.known,
+                });
+            }
+        };
+    }
+    Ok(store)
+}

@@ -1,0 +1,96 @@
+//! The file before SQLite opens it: where it may be, and who may read it.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, ErrorKind},
+    path::Path,
+};
+
+use super::folder;
+use crate::store::Error;
+
+/// Makes the file if there is none, for its owner alone; SQLite gives its log and index the same mode.
+pub(super) fn prepare(path: &Path) -> Result<(), Error> {
+    let folder = folder(path);
+    if !folder.is_dir() {
+        return Err(Error::Unusable(format!(
+            "the folder '{}' of the database file '{}' does not exist: make it, or name another file",
+            folder.display(),
+            path.display()
+        )));
+    }
+    if let Some(name) = network_file_system(folder) {
+        return Err(Error::Unusable(format!(
+            "the database file '{}' is on a network file system ({name}), where SQLite's locks and its write-ahead log are \
+             not reliable and the database would be corrupted: keep it on a disk of this host, or use Postgres",
+            path.display()
+        )));
+    }
+    create(path).map_err(|error| {
+        let way_out = match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => format!(
+                ": give this user the right to write it and the folder '{}', or name another file",
+                folder.display()
+            ),
+            ErrorKind::IsADirectory => ": it is a folder; name a file".to_owned(),
+            _ => String::new(),
+        };
+        Error::Unusable(format!(
+            "the database file '{}' cannot be opened for writing: {error}{way_out}",
+            path.display()
+        ))
+    })
+}
+
+fn create(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// The network file system that a folder is on. Those behind FUSE, sshfs for one, cannot be told from local ones.
+#[cfg(target_os = "linux")]
+fn network_file_system(folder: &Path) -> Option<&'static str> {
+    let file_system = rustix::fs::statfs(folder).ok()?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the kernel's magic numbers have 32 bits, in a field whose type varies"
+    )]
+    let magic = file_system.f_type as u32;
+    name_of(magic)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn network_file_system(_: &Path) -> Option<&'static str> {
+    None
+}
+
+/// Numbers from Linux' `include/uapi/linux/magic.h` and the file systems' own sources.
+#[cfg(target_os = "linux")]
+fn name_of(magic: u32) -> Option<&'static str> {
+    match magic {
+        0x6969 => Some("NFS"),
+        0x517b => Some("SMB"),
+        0xff53_4d42 => Some("CIFS"),
+        0xfe53_4d42 => Some("SMB2"),
+        0x5346_414f | 0x6b41_4653 => Some("AFS"),
+        0x00c3_6400 => Some("Ceph"),
+        _ => None,
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::name_of;
+
+    #[test]
+    fn network_file_systems_are_told_from_disks() {
+        assert_eq!(name_of(0x6969), Some("NFS"));
+        assert_eq!(name_of(0xfe53_4d42), Some("SMB2"));
+        assert_eq!(name_of(0xef53), None, "ext4");
+        assert_eq!(name_of(0x0102_1994), None, "tmpfs");
+    }
+}

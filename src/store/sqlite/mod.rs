@@ -1,0 +1,197 @@
+//! SQLite: one file, one host, several processes.
+//!
+//! What must hold throughout: write-ahead log, `synchronous = FULL`, foreign keys on; a writer says so when it begins, so
+//! that it waits its turn instead of failing halfway; a file that others on the host cannot read, for it holds sealed keys.
+
+mod file;
+mod sql;
+
+#[path = "../database/mod.rs"]
+mod database;
+
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr as _,
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::{
+    Sqlite,
+    error::DatabaseError,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use self::database::Database;
+use super::{Error, Options, Store};
+
+type Db = Sqlite;
+
+/// Each connection is a thread, and only one of them writes at a time.
+pub(super) const MOST_CONNECTIONS: u32 = 4;
+
+/// Earlier ones can corrupt a database whose write-ahead log is reset while another process reads it.
+const OLDEST_LIBRARY: (u32, u32, u32) = (3, 51, 3);
+
+/// So that a write-ahead log that once grew gives the disk back.
+const JOURNAL_SIZE_LIMIT_BYTES: &str = "67108864";
+
+pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>, Error> {
+    let parsed = SqliteConnectOptions::from_str(url)
+        .map_err(|error| Error::Unusable(format!("the database's URL cannot be read: {error}")))?;
+    let path = parsed.get_filename().to_owned();
+    if path.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
+        return Err(Error::Unusable(
+            "the database's URL names no file, and a database in memory would be empty after each start: name one, as in \
+             'sqlite:catalog.db'"
+                .to_owned(),
+        ));
+    }
+    let prepared = path.clone();
+    tokio::task::spawn_blocking(move || file::prepare(&prepared))
+        .await
+        .map_err(|error| {
+            Error::Unusable(format!("looking at '{}' failed: {error}", path.display()))
+        })??;
+
+    let place = Place {
+        path,
+        busy_timeout: options.busy_timeout,
+    };
+    let pool = SqlitePoolOptions::new()
+        .max_connections(options.max_connections.clamp(1, MOST_CONNECTIONS))
+        .acquire_timeout(options.connect_timeout + options.busy_timeout)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_lazy_with(
+            parsed
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(options.busy_timeout)
+                .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES),
+        );
+    let checked = async {
+        // The second column makes SQLite read the file.
+        sqlx::query_as::<_, (String, i64)>(
+            "select sqlite_version(), (select count(*) from sqlite_schema)",
+        )
+        .fetch_one(&pool)
+        .await
+    };
+    let (version, _) = match checked.await {
+        Ok(checked) => checked,
+        Err(error) => return Err(place.explain(error).await),
+    };
+    if !is_recent(&version) {
+        let (major, minor, micro) = OLDEST_LIBRARY;
+        return Err(Error::Unusable(format!(
+            "SQLite {version} can corrupt a database that several processes share: build catalog-sync with SQLite \
+             {major}.{minor}.{micro} or newer"
+        )));
+    }
+    Ok(Arc::new(Database::new(pool, place)))
+}
+
+fn is_recent(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    (next(), next(), next()) >= OLDEST_LIBRARY
+}
+
+/// The file, for messages.
+struct Place {
+    path: PathBuf,
+    busy_timeout: Duration,
+}
+
+impl Place {
+    /// None: a file answers, or the busy timeout does.
+    #[expect(clippy::unused_self, reason = "the other database has one")]
+    fn call_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn silent(&self, limit: Duration) -> Error {
+        Error::Unavailable(format!(
+            "the database file '{}' gave no answer within {limit:?}",
+            self.path.display()
+        ))
+    }
+
+    /// What an error of SQLite means, and the way out.
+    #[expect(
+        clippy::unused_async,
+        reason = "the other database asks again to learn the cause"
+    )]
+    async fn explain(&self, error: sqlx::Error) -> Error {
+        match error {
+            sqlx::Error::PoolTimedOut => self.busy(),
+            sqlx::Error::Database(error) => self.explain_code(error),
+            other => Error::Database(other),
+        }
+    }
+
+    fn explain_code(&self, error: Box<dyn DatabaseError>) -> Error {
+        let path = self.path.display();
+        // The low byte is the result code, the rest says more: https://www.sqlite.org/rescode.html.
+        let code = error.code().and_then(|code| code.parse::<u32>().ok());
+        match code.map(|code| code & 0xff) {
+            Some(5 | 6) => self.busy(),
+            Some(10) => Error::Unavailable(format!(
+                "reading or writing the database file '{path}' failed ({error}): check the disk"
+            )),
+            Some(13) => Error::Unavailable(format!(
+                "the disk that holds the database file '{path}' is full: make room; nothing was left half written"
+            )),
+            Some(11 | 26) => Error::Unusable(format!(
+                "the file '{path}' is not a SQLite database, or is damaged ({error}): name another file, or put back a \
+                 backup"
+            )),
+            Some(3 | 8 | 14 | 23) => Error::Unusable(format!(
+                "the database file '{path}' cannot be opened for writing ({error}): give this user the right to write it \
+                 and the folder '{}', in which SQLite keeps its log beside the file",
+                folder(&self.path).display()
+            )),
+            _ => Error::Database(sqlx::Error::Database(error)),
+        }
+    }
+
+    fn busy(&self) -> Error {
+        Error::Unavailable(format!(
+            "the database file '{}' is locked: another process has held it for more than {:?}; end what holds it (a \
+             backup, a shell with an open transaction), or try again",
+            self.path.display(),
+            self.busy_timeout
+        ))
+    }
+}
+
+/// The folder that a file is in.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_recent;
+
+    #[test]
+    fn a_library_that_can_corrupt_a_database_is_refused() {
+        for (version, recent) in [
+            ("3.51.3", true),
+            ("3.51.10", true),
+            ("3.52.0", true),
+            ("4.0", true),
+            ("3.51.2", false),
+            ("3.9.99", false),
+            ("", false),
+        ] {
+            assert_eq!(is_recent(version), recent, "{version}");
+        }
+    }
+}
