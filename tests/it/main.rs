@@ -1,4 +1,5 @@
 //! The integration tests, by subject.
 
+mod config;
 mod credential;
 mod vault;
