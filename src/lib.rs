@@ -16,9 +16,9 @@
 
 pub mod asc;
 pub mod catalog;
-//pub mod cli;
+pub mod cli;
 pub mod clock;
-//pub mod config;
+pub mod config;
 pub mod credential;
 pub mod diagnosis;
 pub mod onboard;
@@ -29,5 +29,5 @@ pub mod run;
 pub mod simulator;
 pub mod store;
 pub mod sync;
-//pub mod telemetry;
+pub mod telemetry;
 pub mod vault;

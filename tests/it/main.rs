@@ -3,6 +3,7 @@
 #[cfg(feature = "simulator")]
 mod asc;
 mod catalog;
+mod config;
 mod credential;
 #[cfg(feature = "simulator")]
 mod simulator;

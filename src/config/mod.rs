@@ -1,0 +1,300 @@
+//! How a worker is set up: `worker.toml`, then the environment over it.
+//!
+//! Every key of the file can be set as a variable `CATALOG_SYNC_<SECTION>__<KEY>`. What must hold throughout: the defaults
+//! serve as they are; an unknown key or variable is an error that names the nearest; a wrong value is told with the place
+//! it comes from; no secret needs to be in the file, and none is ever shown. Relative paths are relative to the folder
+//! in which the worker is started.
+
+mod redact;
+mod settings;
+mod validate;
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Limits;
+
+/// The file that is read from the current folder when no other is named.
+const FILE: &str = "worker.toml";
+
+/// Names the file where the command line does not.
+const FILE_VARIABLE: &str = "CATALOG_SYNC_CONFIG";
+
+/// Everything that can be set.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the catalogs are.
+    pub store: Store,
+    /// Where the master keys are.
+    pub vault: Vault,
+    /// How App Store Connect is reached.
+    pub app_store: AppStore,
+    /// How projects are synced.
+    pub sync: Sync,
+    /// When removals are held.
+    pub guard: Limits,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// `[store]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// `sqlite:<file>` or `postgres://..`; see [`Config::store_url`].
+    pub url: String,
+    /// A file that holds the URL; empty for none.
+    pub url_file: PathBuf,
+    /// How long a statement waits for another writer of an `SQLite` file.
+    pub busy_timeout_ms: u64,
+    /// How many connections a worker opens at most.
+    pub max_connections: u32,
+}
+
+/// `[vault]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vault {
+    /// The file of the master keys.
+    pub master_key_file: PathBuf,
+}
+
+/// `[app_store]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AppStore {
+    /// Scheme, host and port of App Store Connect.
+    pub base_url: String,
+    /// A PEM file of certificate authorities to trust besides the system's; empty for none.
+    pub ca_file: PathBuf,
+    /// The URL of an HTTP proxy; empty for none.
+    pub proxy: String,
+    /// How long connecting may take.
+    pub connect_timeout_ms: u64,
+    /// How long a request may take, its answer included.
+    pub request_timeout_ms: u64,
+    /// How many requests of one API key may be under way at once.
+    pub in_flight_per_key: usize,
+}
+
+/// `[sync]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sync {
+    /// How many projects are synced at once.
+    pub concurrency: usize,
+    /// How long a project stays taken when its worker no longer answers.
+    pub lease_ms: u64,
+    /// How often a worker says that it still works on a project.
+    pub heartbeat_ms: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Directives of `tracing`, such as `info,catalog_sync=debug`; empty for `warn` on a terminal and `info` elsewhere.
+    pub filter: String,
+    /// The form of a line.
+    pub format: Format,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// For machines: an object a line.
+    Json,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            url: "sqlite:catalog-sync.db".to_owned(),
+            url_file: PathBuf::new(),
+            busy_timeout_ms: 5_000,
+            max_connections: 10,
+        }
+    }
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        Self {
+            master_key_file: "master.key".into(),
+        }
+    }
+}
+
+impl Default for AppStore {
+    fn default() -> Self {
+        Self {
+            base_url: "https://api.appstoreconnect.apple.com".to_owned(),
+            ca_file: PathBuf::new(),
+            proxy: String::new(),
+            connect_timeout_ms: 10_000,
+            request_timeout_ms: 30_000,
+            in_flight_per_key: 4,
+        }
+    }
+}
+
+impl Default for Sync {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            lease_ms: 30_000,
+            heartbeat_ms: 10_000,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{what} {} cannot be read", path.display())]
+    Unreadable {
+        /// What the file is.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Keys or values are wrong: one line for each, beginning with where it is.
+    #[error("{}", .0.join("\n"))]
+    Invalid(Vec<String>),
+}
+
+impl Config {
+    /// Reads the file at `path`, else the one that `CATALOG_SYNC_CONFIG` names, else `worker.toml` in the current folder if
+    /// there is one; then the environment.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or anything in it or in the environment is wrong: all of it at once.
+    pub fn load(
+        path: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
+        let env: Vec<(String, String)> = env.into_iter().collect();
+        let named = path.map(Path::to_owned).or_else(|| {
+            env.iter()
+                .find(|(name, value)| name == FILE_VARIABLE && !value.is_empty())
+                .map(|(_, value)| value.into())
+        });
+        let path = named.clone().unwrap_or_else(|| FILE.into());
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
+                String::new()
+            }
+            Err(source) => {
+                let what = "the configuration";
+                return Err(Error::Unreadable { what, path, source });
+            }
+        };
+        Self::parse(&text, &path, env)
+    }
+
+    fn parse(text: &str, path: &Path, env: Vec<(String, String)>) -> Result<Self, Error> {
+        let mut settings = settings::Settings::new();
+        settings.read_file(text, path);
+        settings.read_environment(env);
+        settings.finish().map_err(Error::Invalid)
+    }
+
+    /// The URL of the store, from `url_file` if that is set.
+    ///
+    /// # Errors
+    ///
+    /// When that file cannot be read, or holds no such URL.
+    pub fn store_url(&self) -> Result<SecretString, Error> {
+        let path = &self.store.url_file;
+        if path.as_os_str().is_empty() {
+            return Ok(self.store.url.clone().into());
+        }
+        let text = fs::read_to_string(path).map_err(|source| Error::Unreadable {
+            what: "store.url_file",
+            path: path.clone(),
+            source,
+        })?;
+        let url = text.trim();
+        if validate::is_store_url(url) {
+            Ok(url.into())
+        } else {
+            let path = path.display();
+            let expected = validate::STORE_URL;
+            Err(Error::Invalid(vec![format!(
+                "{path}: the file named by store.url_file must hold a URL that {expected}"
+            )]))
+        }
+    }
+
+    /// The configuration as the text of a file, without passwords.
+    #[must_use]
+    pub fn redacted(&self) -> String {
+        let mut shown = self.clone();
+        shown.store.url = redact::url(&shown.store.url);
+        shown.app_store.base_url = redact::url(&shown.app_store.base_url);
+        shown.app_store.proxy = redact::url(&shown.app_store.proxy);
+        // Only a path that is not UTF-8, which neither a file nor a variable can give, is not TOML.
+        toml::to_string(&shown).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+}
+
+/// As [`Config::redacted`].
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.redacted())
+    }
+}
+
+/// Without a password.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("url", &redact::url(&self.url))
+            .field("url_file", &self.url_file)
+            .field("busy_timeout_ms", &self.busy_timeout_ms)
+            .field("max_connections", &self.max_connections)
+            .finish()
+    }
+}
+
+/// Without a password.
+impl fmt::Debug for AppStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppStore")
+            .field("base_url", &redact::url(&self.base_url))
+            .field("ca_file", &self.ca_file)
+            .field("proxy", &redact::url(&self.proxy))
+            .field("connect_timeout_ms", &self.connect_timeout_ms)
+            .field("request_timeout_ms", &self.request_timeout_ms)
+            .field("in_flight_per_key", &self.in_flight_per_key)
+            .finish()
+    }
+}
+
+/// The environment of the process. It is read here and nowhere else; a value that is not UTF-8 is read as far as it is.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        Some((name, value.to_string_lossy().into_owned()))
+    })
+}
+
+#[cfg(test)]
+mod tests;

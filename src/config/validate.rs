@@ -1,0 +1,178 @@
+//! What values must be, beyond their types.
+//!
+//! A URL is never quoted: it may hold a password.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+};
+
+use reqwest::Url;
+use tracing_subscriber::EnvFilter;
+
+use super::Config;
+
+/// What a store's URL does.
+pub(super) const STORE_URL: &str = "begins with sqlite: or postgres://";
+
+/// A rule that is broken, by the values of these keys.
+pub(super) struct Broken {
+    pub(super) keys: &'static [&'static str],
+    pub(super) text: String,
+}
+
+pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
+    let Config {
+        store,
+        vault,
+        app_store,
+        sync,
+        guard,
+        log,
+    } = config;
+    let mut rules = Rules::default();
+
+    if store.url_file.as_os_str().is_empty() && !is_store_url(&store.url) {
+        rules.broken(
+            &["store.url"],
+            format!("'store.url' must be a URL that {STORE_URL}"),
+        );
+    }
+    rules.range(
+        &["store.busy_timeout_ms"],
+        store.busy_timeout_ms,
+        0..=600_000,
+    );
+    rules.range(
+        &["store.max_connections"],
+        store.max_connections.into(),
+        1..=1_000,
+    );
+
+    if vault.master_key_file.as_os_str().is_empty() {
+        let text = "'vault.master_key_file' must name a file; 'catalog-sync init' makes one";
+        rules.broken(&["vault.master_key_file"], text.to_owned());
+    }
+
+    if let Err(what) = check_base_url(&app_store.base_url) {
+        rules.broken(
+            &["app_store.base_url"],
+            format!("'app_store.base_url' {what}"),
+        );
+    }
+    if !is_proxy(&app_store.proxy) {
+        let text = "'app_store.proxy' must be a URL such as http://proxy:3128, or empty for none";
+        rules.broken(&["app_store.proxy"], text.to_owned());
+    }
+    rules.range(
+        &["app_store.connect_timeout_ms"],
+        app_store.connect_timeout_ms,
+        1..=600_000,
+    );
+    rules.range(
+        &["app_store.request_timeout_ms"],
+        app_store.request_timeout_ms,
+        1..=600_000,
+    );
+    rules.range(
+        &["app_store.in_flight_per_key"],
+        count(app_store.in_flight_per_key),
+        1..=100,
+    );
+
+    rules.range(&["sync.concurrency"], count(sync.concurrency), 1..=1_000);
+    rules.range(&["sync.lease_ms"], sync.lease_ms, 1_000..=3_600_000);
+    rules.range(&["sync.heartbeat_ms"], sync.heartbeat_ms, 100..=3_600_000);
+    if sync.heartbeat_ms >= sync.lease_ms.div_ceil(2) {
+        let text = format!(
+            "'sync.heartbeat_ms' is {}; it must be less than half of 'sync.lease_ms', which is {}",
+            sync.heartbeat_ms, sync.lease_ms
+        );
+        rules.broken(&["sync.heartbeat_ms", "sync.lease_ms"], text);
+    }
+
+    rules.range(
+        &["guard.removed_percent"],
+        count(guard.removed_percent),
+        0..=100,
+    );
+
+    if let Err(error) = EnvFilter::builder().parse(&log.filter) {
+        let text = format!(
+            "'log.filter' is not understood ({error}); use such as 'info' or 'info,catalog_sync=debug'"
+        );
+        rules.broken(&["log.filter"], text);
+    }
+    rules.0
+}
+
+#[derive(Default)]
+struct Rules(Vec<Broken>);
+
+impl Rules {
+    fn broken(&mut self, keys: &'static [&'static str], text: String) {
+        self.0.push(Broken { keys, text });
+    }
+
+    fn range(&mut self, keys: &'static [&'static str; 1], value: u64, range: RangeInclusive<u64>) {
+        if !range.contains(&value) {
+            let [key] = keys;
+            let (from, to) = (range.start(), range.end());
+            self.broken(
+                keys,
+                format!("'{key}' is {value}; it must be {from} to {to}"),
+            );
+        }
+    }
+}
+
+fn count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+pub(super) fn is_store_url(url: &str) -> bool {
+    ["sqlite:", "postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| {
+            url.strip_prefix(scheme)
+                .is_some_and(|rest| !rest.is_empty())
+        })
+}
+
+/// The keys' tokens go to this address and no other, so it is scheme, host and port and nothing else.
+fn check_base_url(text: &str) -> Result<(), &'static str> {
+    let url = Url::parse(text)
+        .map_err(|_| "must be a URL such as https://api.appstoreconnect.apple.com")?;
+    let host = url.host_str().unwrap_or_default();
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(host) => {}
+        "http" => {
+            return Err(
+                "must begin with https://; http:// is for this machine alone (localhost, 127.0.0.1, [::1])",
+            );
+        }
+        _ => return Err("must begin with https://"),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user or a password");
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.path() != "/" {
+        return Err("must end after the host and port");
+    }
+    Ok(())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    host == "localhost"
+        || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
+        || v6.is_some_and(|host| host.parse().is_ok_and(|ip: Ipv6Addr| ip.is_loopback()))
+}
+
+fn is_proxy(text: &str) -> bool {
+    let fits = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    text.is_empty() || Url::parse(text).is_ok_and(fits)
+}
