@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! See the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    catalog_sync::cli::main()
+}

@@ -23,8 +23,8 @@ use crate::{
 pub(super) struct HistoryArgs {
     /// The project
     id: ProjectId,
-    /// Only this kind: in_app_purchase, subscription_group, subscription or grace_period
-    #[arg(long)]
+    /// Only this kind
+    #[arg(long, value_name = "in_app_purchase|subscription_group|subscription|grace_period")]
     kind: Option<Kind>,
     /// Only this product id, or Apple's id for what has no product id
     #[arg(long)]
@@ -41,11 +41,35 @@ pub(super) struct HistoryArgs {
 }
 
 /// Shows the rows of the views.
-pub(super) async fn catalog(id: &ProjectId, removed: bool, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
-    let shelf = store.read_shelf(id, if removed { Removed::Included } else { Removed::LeftOut }).await?;
+pub(super) async fn catalog(
+    id: &ProjectId,
+    removed: bool,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
+    let shelf = store
+        .read_shelf(
+            id,
+            if removed {
+                Removed::Included
+            } else {
+                Removed::LeftOut
+            },
+        )
+        .await?;
     output.json(&shelf)?;
     output.table(
-        &["product_id", "kind", "name", "state", "period", "group", "level", "store_id", "removed"],
+        &[
+            "product_id",
+            "kind",
+            "name",
+            "state",
+            "period",
+            "group",
+            "level",
+            "store_id",
+            "removed",
+        ],
         shelf
             .products
             .iter()
@@ -69,7 +93,13 @@ pub(super) async fn catalog(id: &ProjectId, removed: bool, store: &dyn Store, ou
         shelf
             .subscription_groups
             .iter()
-            .map(|group| vec![or_dash(group.name.as_ref()), group.store_id.clone(), or_dash(group.removed_at.map(at))])
+            .map(|group| {
+                vec![
+                    or_dash(group.name.as_ref()),
+                    group.store_id.clone(),
+                    or_dash(group.removed_at.map(at)),
+                ]
+            })
             .collect(),
     )?;
     output.say(match &shelf.grace_period {
@@ -86,14 +116,32 @@ fn grace_sentence(grace: &GracePeriod) -> String {
         (Some(false), _) => "off".to_owned(),
         (None, _) => "none set".to_owned(),
     };
-    let renewals = grace.renewal_type.as_ref().map(|kind| format!(", for {}", kind.replace('_', " ")));
-    let sandbox = grace.sandbox_opt_in.map(|on| if on { ", sandbox too" } else { ", not in the sandbox" });
-    let checked = grace.checked_at.map(|checked_at| format!(" (checked {})", at(checked_at)));
-    [Some(setting), renewals, sandbox.map(str::to_owned), checked].into_iter().flatten().collect()
+    let renewals = grace
+        .renewal_type
+        .as_ref()
+        .map(|kind| format!(", for {}", kind.replace('_', " ")));
+    let sandbox = grace.sandbox_opt_in.map(|on| {
+        if on {
+            ", sandbox too"
+        } else {
+            ", not in the sandbox"
+        }
+    });
+    let checked = grace
+        .checked_at
+        .map(|checked_at| format!(" (checked {})", at(checked_at)));
+    [Some(setting), renewals, sandbox.map(str::to_owned), checked]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Shows the change log, the newest first.
-pub(super) async fn history(args: HistoryArgs, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn history(
+    args: HistoryArgs,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let filter = HistoryFilter {
         kind: args.kind,
         product: args.product,
@@ -106,14 +154,25 @@ pub(super) async fn history(args: HistoryArgs, store: &dyn Store, output: &Outpu
     let mut revision = None;
     for logged in &changes {
         if revision.replace(logged.revision) != Some(logged.revision) {
-            output.say(format_args!("{BOLD}revision {}{BOLD:#} {DIM}{} run {}{DIM:#}", logged.revision, at(logged.at), logged.run_id))?;
+            output.say(format_args!(
+                "{BOLD}revision {}{BOLD:#} {DIM}{} run {}{DIM:#}",
+                logged.revision,
+                at(logged.at),
+                logged.run_id
+            ))?;
         }
         match as_change(logged) {
             Some(change) => {
                 let style = super::output::change_style(&change);
-                output.say(format_args!("  {style}{}{style:#}", change.to_string().replace('\n', "\n  ")))?;
+                output.say(format_args!(
+                    "  {style}{}{style:#}",
+                    change.to_string().replace('\n', "\n  ")
+                ))?;
             }
-            None => output.say(format_args!("  {} {} {}", logged.op, logged.kind, logged.store_id))?,
+            None => output.say(format_args!(
+                "  {} {} {}",
+                logged.op, logged.kind, logged.store_id
+            ))?,
         }
     }
     if changes.is_empty() {
@@ -124,21 +183,39 @@ pub(super) async fn history(args: HistoryArgs, store: &dyn Store, output: &Outpu
 
 /// The change that a line of the log tells; none when a newer version wrote a kind that this one does not know.
 fn as_change(logged: &LoggedChange) -> Option<Change> {
-    let key = Key { kind: logged.kind.parse().ok()?, store_id: logged.store_id.as_str().into() };
+    let key = Key {
+        kind: logged.kind.parse().ok()?,
+        store_id: logged.store_id.as_str().into(),
+    };
     let entry = |body: &Option<Value>| {
         let body: Body = serde_json::from_value(body.clone()?).ok()?;
         Some(Entry::from_body(key.clone(), body))
     };
     Some(match logged.op.parse().ok()? {
-        Op::Added => Change::Added { after: entry(&logged.after)? },
-        Op::Updated => Change::Updated { before: entry(&logged.before)?, after: entry(&logged.after)? },
-        Op::Removed => Change::Removed { before: entry(&logged.before)? },
-        Op::Restored => Change::Restored { before: entry(&logged.before)?, after: entry(&logged.after)? },
+        Op::Added => Change::Added {
+            after: entry(&logged.after)?,
+        },
+        Op::Updated => Change::Updated {
+            before: entry(&logged.before)?,
+            after: entry(&logged.after)?,
+        },
+        Op::Removed => Change::Removed {
+            before: entry(&logged.before)?,
+        },
+        Op::Restored => Change::Restored {
+            before: entry(&logged.before)?,
+            after: entry(&logged.after)?,
+        },
     })
 }
 
 /// Shows a project's runs, the newest first.
-pub(super) async fn runs(id: &ProjectId, limit: u32, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn runs(
+    id: &ProjectId,
+    limit: u32,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let runs = store.read_runs(id, limit).await?;
     output.json(&runs)?;
     let rows = runs
@@ -154,20 +231,29 @@ pub(super) async fn runs(id: &ProjectId, limit: u32, store: &dyn Store, output: 
                 or_dash(run.hold.as_ref().map(|hold| hold.removals.len())),
                 run.cost.requests.to_string(),
                 run.cost.retries.to_string(),
-                (run.finished_at - run.started_at).num_milliseconds().to_string(),
+                (run.finished_at - run.started_at)
+                    .num_milliseconds()
+                    .to_string(),
                 recorded.revision.to_string(),
             ]
         })
         .collect();
     output.table(
-        &["started", "trigger", "outcome", "error", "changes", "held", "requests", "retries", "ms", "revision"],
+        &[
+            "started", "trigger", "outcome", "error", "changes", "held", "requests", "retries",
+            "ms", "revision",
+        ],
         rows,
     )?;
     Ok(Verdict::Done)
 }
 
 /// Shows how all projects fare, the worst first, or one project's story.
-pub(super) async fn status(id: Option<&ProjectId>, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn status(
+    id: Option<&ProjectId>,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let Some(id) = id else {
         let mut statuses = store.read_statuses().await?;
         statuses.sort_by_key(|status| (severity(status), status.last_success_at));
@@ -186,7 +272,18 @@ pub(super) async fn status(id: Option<&ProjectId>, store: &dyn Store, output: &O
                 ]
             })
             .collect();
-        output.table(&["project", "state", "last_success", "last_attempt", "error", "products", "held"], rows)?;
+        output.table(
+            &[
+                "project",
+                "state",
+                "last_success",
+                "last_attempt",
+                "error",
+                "products",
+                "held",
+            ],
+            rows,
+        )?;
         return Ok(Verdict::Done);
     };
     let status = store.read_status(id).await?;
@@ -202,29 +299,62 @@ fn tell(status: &Status, output: &Output) -> anyhow::Result<()> {
         1..=3 => YELLOW,
         _ => GREEN,
     };
-    output.say(format_args!("{BOLD}{}{BOLD:#} is {style}{}{style:#}", project.id, state(status)))?;
-    output.say(format_args!("  app           {} ({}, {})", project.app.name, project.app.id, project.app.bundle_id))?;
+    output.say(format_args!(
+        "{BOLD}{}{BOLD:#} is {style}{}{style:#}",
+        project.id,
+        state(status)
+    ))?;
+    output.say(format_args!(
+        "  app           {} ({}, {})",
+        project.app.name, project.app.id, project.app.bundle_id
+    ))?;
     output.say(format_args!(
         "  key           {}{}",
         project.key_id,
-        if project.issuer_id.is_none() { ", an individual key" } else { "" }
+        if project.issuer_id.is_none() {
+            ", an individual key"
+        } else {
+            ""
+        }
     ))?;
-    output.say(format_args!("  last success  {}", when(status.last_success_at)))?;
-    output.say(format_args!("  last attempt  {}", when(status.last_attempt_at)))?;
+    output.say(format_args!(
+        "  last success  {}",
+        when(status.last_success_at)
+    ))?;
+    output.say(format_args!(
+        "  last attempt  {}",
+        when(status.last_attempt_at)
+    ))?;
     let counts: Vec<String> = Kind::ALL
         .into_iter()
         .filter(|kind| *kind != Kind::GracePeriod)
         .map(|kind| {
             let count = status.present.get(&kind).copied().unwrap_or_default();
-            format!("{count} {}", kind.noun(usize::try_from(count).unwrap_or_default()))
+            format!(
+                "{count} {}",
+                kind.noun(usize::try_from(count).unwrap_or_default())
+            )
         })
         .collect();
-    output.say(format_args!("  catalog       {}; revision {}", counts.join(", "), status.revision))?;
+    output.say(format_args!(
+        "  catalog       {}; revision {}",
+        counts.join(", "),
+        status.revision
+    ))?;
     if status.consecutive_failures > 0 {
-        output.say(format_args!("  failures      {} in a row", status.consecutive_failures))?;
+        output.say(format_args!(
+            "  failures      {} in a row",
+            status.consecutive_failures
+        ))?;
     }
-    if let Some(until) = status.leased_until.filter(|until| *until > crate::clock::now()) {
-        output.say(format_args!("  being synced  by a worker whose lease lasts until {}", at(until)))?;
+    if let Some(until) = status
+        .leased_until
+        .filter(|until| *until > crate::clock::now())
+    {
+        output.say(format_args!(
+            "  being synced  by a worker whose lease lasts until {}",
+            at(until)
+        ))?;
     }
     if let Some(error) = &status.error {
         output.diagnosis(error)?;
@@ -236,11 +366,17 @@ fn tell(status: &Status, output: &Output) -> anyhow::Result<()> {
 }
 
 fn when(instant: Option<Instant>) -> String {
-    instant.map_or_else(|| "never".to_owned(), |instant| format!("{} ({})", at(instant), ago(Some(instant))))
+    instant.map_or_else(
+        || "never".to_owned(),
+        |instant| format!("{} ({})", at(instant), ago(Some(instant))),
+    )
 }
 
 fn products(present: &BTreeMap<Kind, i64>) -> i64 {
-    [Kind::InAppPurchase, Kind::Subscription].iter().filter_map(|kind| present.get(kind)).sum()
+    [Kind::InAppPurchase, Kind::Subscription]
+        .iter()
+        .filter_map(|kind| present.get(kind))
+        .sum()
 }
 
 /// The worst first: failing, held, partial, new, fine, paused.
@@ -267,21 +403,37 @@ fn state(status: &Status) -> &'static str {
 }
 
 /// Shows what is held back.
-pub(super) async fn holds(id: Option<&ProjectId>, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn holds(
+    id: Option<&ProjectId>,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let statuses = match id {
         Some(id) => vec![store.read_status(id).await?],
         None => store.read_statuses().await?,
     };
-    let held: Vec<_> =
-        statuses.into_iter().filter_map(|status| Some((status.project.id, status.hold?))).collect();
+    let held: Vec<_> = statuses
+        .into_iter()
+        .filter_map(|status| Some((status.project.id, status.hold?)))
+        .collect();
     for (project, hold) in &held {
-        output.say(format_args!("{BOLD}{project}{BOLD:#} digest {}", hold.digest))?;
+        output.say(format_args!(
+            "{BOLD}{project}{BOLD:#} digest {}",
+            hold.digest
+        ))?;
         output.hold(project, hold)?;
     }
     if held.is_empty() {
         output.say("nothing is held")?;
     }
-    let answer: Vec<_> = held.iter().map(|(project, hold)| json!({ "project": project, "hold": hold })).collect();
+    let answer: Vec<_> = held
+        .iter()
+        .map(|(project, hold)| json!({ "project": project, "hold": hold }))
+        .collect();
     output.json(&answer)?;
-    Ok(if held.is_empty() { Verdict::Done } else { Verdict::Undecided })
+    Ok(if held.is_empty() {
+        Verdict::Done
+    } else {
+        Verdict::Undecided
+    })
 }

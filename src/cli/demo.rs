@@ -32,15 +32,41 @@ pub(super) async fn demo(wiring: &Wiring, output: &Output) -> anyhow::Result<Ver
 }
 
 async fn show(wiring: &Wiring, output: &Output) -> anyhow::Result<()> {
-    let folder = tempfile::Builder::new().prefix("catalog-sync-demo-").tempdir()?;
+    let folder = tempfile::Builder::new()
+        .prefix("catalog-sync-demo-")
+        .tempdir()?;
     let mut state = State::sample();
-    state.app_mut(APP_ID).context("the sample has its app")?.in_app_purchases.extend(badges());
-    let simulator = Simulator::start_with(state, Options { https: true, ..Options::default() }).await?;
+    state
+        .app_mut(APP_ID)
+        .context("the sample has its app")?
+        .in_app_purchases
+        .extend(badges());
+    let simulator = Simulator::start_with(
+        state,
+        Options {
+            https: true,
+            ..Options::default()
+        },
+    )
+    .await?;
     let edit = |change: fn(&mut App)| {
-        simulator.edit(|state| state.app_mut(APP_ID).map(change)).context("the sample has its app")
+        simulator
+            .edit(|state| state.app_mut(APP_ID).map(change))
+            .context("the sample has its app")
     };
-    let key_file = simulator.state().write_keys(folder.path())?.into_iter().next().context("the sample has a key")?;
-    let issuer_id = simulator.state().teams.first().context("the sample has a team")?.issuer_id.clone();
+    let key_file = simulator
+        .state()
+        .write_keys(folder.path())?
+        .into_iter()
+        .next()
+        .context("the sample has a key")?;
+    let issuer_id = simulator
+        .state()
+        .teams
+        .first()
+        .context("the sample has a team")?
+        .issuer_id
+        .clone();
 
     let mut config = wiring.config.clone();
     let ca_file = folder.path().join("ca.pem");
@@ -55,7 +81,9 @@ async fn show(wiring: &Wiring, output: &Output) -> anyhow::Result<()> {
     let id: ProjectId = "lumen".parse()?;
 
     let step = |title: &str, command: &str| {
-        output.say(format_args!("\n{BOLD}{title}{BOLD:#}\n{DIM}$ catalog-sync {command}{DIM:#}"))
+        output.say(format_args!(
+            "\n{BOLD}{title}{BOLD:#}\n{DIM}$ catalog-sync {command}{DIM:#}"
+        ))
     };
     output.say(format_args!(
         "A simulated App Store Connect listens at {} with a key, an app and its catalog.",
@@ -63,30 +91,61 @@ async fn show(wiring: &Wiring, output: &Output) -> anyhow::Result<()> {
     ))?;
     setup::make_missing(wiring, &folder.path().join("worker.toml")).await?;
 
-    step("1. A customer hands over an API key.", "project add lumen --issuer-id .. --private-key AuthKey_LUMENADM01.p8")?;
-    project::add(id.clone(), &project::KeyArgs::of(issuer_id, key_file), wiring, output).await?;
+    step(
+        "1. A customer hands over an API key.",
+        "project add lumen --issuer-id .. --private-key AuthKey_LUMENADM01.p8",
+    )?;
+    project::add(
+        id.clone(),
+        &project::KeyArgs::of(issuer_id, key_file),
+        wiring,
+        output,
+    )
+    .await?;
 
-    step("2. The first sync brings every kind of thing.", "sync lumen")?;
+    step(
+        "2. The first sync brings every kind of thing.",
+        "sync lumen",
+    )?;
     let engine = wiring.engine().await?;
     let ids = std::slice::from_ref(&id);
     sync::run(ids, &engine, 1, output).await?;
 
-    step("3. The catalog is in SQL: views with typed columns.", "catalog lumen")?;
+    step(
+        "3. The catalog is in SQL: views with typed columns.",
+        "catalog lumen",
+    )?;
     catalog::catalog(&id, false, &*engine.store, output).await?;
 
-    output.say(format_args!("\n{BOLD}4. Somebody edits every kind of thing in App Store Connect.{BOLD:#}"))?;
+    output.say(format_args!(
+        "\n{BOLD}4. Somebody edits every kind of thing in App Store Connect.{BOLD:#}"
+    ))?;
     edit(edit_every_kind)?;
     step("   What would a sync change?", "plan lumen")?;
     sync::plan(&id, &engine, output).await?;
-    step("5. The second sync writes it, and keeps what was before.", "sync lumen")?;
+    step(
+        "5. The second sync writes it, and keeps what was before.",
+        "sync lumen",
+    )?;
     sync::run(ids, &engine, 1, output).await?;
 
-    step("6. The third finds nothing new, and writes nothing.", "sync lumen")?;
+    step(
+        "6. The third finds nothing new, and writes nothing.",
+        "sync lumen",
+    )?;
     sync::run(ids, &engine, 1, output).await?;
 
-    output.say(format_args!("\n{BOLD}7. Half of the in-app purchases vanish upstream: a mistake, or an outage.{BOLD:#}"))?;
-    edit(|app| app.in_app_purchases.retain(|purchase| !purchase.product_id.contains(".badge.")))?;
-    step("   Such removals are held until somebody approves them, or the things return.", "sync lumen")?;
+    output.say(format_args!(
+        "\n{BOLD}7. Half of the in-app purchases vanish upstream: a mistake, or an outage.{BOLD:#}"
+    ))?;
+    edit(|app| {
+        app.in_app_purchases
+            .retain(|purchase| !purchase.product_id.contains(".badge."));
+    })?;
+    step(
+        "   Such removals are held until somebody approves them, or the things return.",
+        "sync lumen",
+    )?;
     sync::run(ids, &engine, 1, output).await?;
 
     step("8. How it fares, and what each run cost.", "status lumen")?;
@@ -97,22 +156,25 @@ async fn show(wiring: &Wiring, output: &Output) -> anyhow::Result<()> {
     drop(engine);
     simulator.stop().await;
     folder.close()?;
-    output.say("\nThat was all; nothing was left behind. The README says how to go on with a real key.")?;
+    output.say(
+        "\nThat was all; nothing was left behind. The README says how to go on with a real key.",
+    )?;
     Ok(())
 }
 
 /// More in-app purchases than the sample has, so that there is something to vanish.
 fn badges() -> impl Iterator<Item = InAppPurchase> {
-    ["Dawn", "Noon", "Dusk", "Night", "Storm", "Snow", "Fog"].into_iter().zip(6_450_000_301..).map(|(name, id)| {
-        let product_id = format!("com.example.lumen.badge.{}", name.to_lowercase());
-        InAppPurchase {
-            id: id.to_string(),
-            kind: Some("NON_CONSUMABLE".to_owned()),
-            state: Some("APPROVED".to_owned()),
-            name: format!("{name} Badge"),
-            ..InAppPurchase::new(product_id)
-        }
-    })
+    ["Dawn", "Noon", "Dusk", "Night", "Storm", "Snow", "Fog"]
+        .into_iter()
+        .zip(6_450_000_301_u64..)
+        .map(|(name, id)| {
+            let product_id = format!("com.example.lumen.badge.{}", name.to_lowercase());
+            InAppPurchase {
+                kind: Some("NON_CONSUMABLE".to_owned()),
+                state: Some("APPROVED".to_owned()),
+                ..InAppPurchase::new(id.to_string(), product_id, format!("{name} Badge"))
+            }
+        })
 }
 
 /// One edit of an in-app purchase, a group, a subscription and the grace period each, one addition and one deletion.
@@ -120,13 +182,16 @@ fn edit_every_kind(app: &mut App) {
     if let Some(purchase) = app.in_app_purchases.first_mut() {
         "15 Credits".clone_into(&mut purchase.name);
     }
-    app.in_app_purchases.retain(|purchase| purchase.product_id != "com.example.lumen.season.2026");
+    app.in_app_purchases
+        .retain(|purchase| purchase.product_id != "com.example.lumen.season.2026");
     app.in_app_purchases.push(InAppPurchase {
-        id: "6450000199".to_owned(),
         kind: Some("NON_CONSUMABLE".to_owned()),
         state: Some("READY_TO_SUBMIT".to_owned()),
-        name: "Aurora Filters".to_owned(),
-        ..InAppPurchase::new("com.example.lumen.filters.aurora")
+        ..InAppPurchase::new(
+            "6450000199",
+            "com.example.lumen.filters.aurora",
+            "Aurora Filters",
+        )
     });
     if let Some(group) = app.subscription_groups.first_mut() {
         "Lumen Pro Plans".clone_into(&mut group.reference_name);

@@ -25,7 +25,13 @@ use crate::{clock::Instant, diagnosis::Code, project::ProjectId};
 #[command(version, max_term_width = 100, propagate_version = true)]
 struct Cli {
     /// The configuration file [default: worker.toml in this folder, if there is one]
-    #[arg(long, short, global = true, value_name = "FILE", env = "CATALOG_SYNC_CONFIG")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        env = "CATALOG_SYNC_CONFIG"
+    )]
     config: Option<PathBuf>,
     /// Answer in JSON, for machines
     #[arg(long, global = true)]
@@ -129,11 +135,17 @@ pub fn main() -> ExitCode {
         Err(usage) => {
             // Not clap's own exit code, 2, which means here that a decision is needed.
             let failed = usage.use_stderr();
-            return if usage.print().is_err() || failed { Verdict::Failed.into() } else { ExitCode::SUCCESS };
+            return if usage.print().is_err() || failed {
+                Verdict::Failed.into()
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let output = Output::new(cli.json);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(cli.run(&output)),
         Err(error) => Err(anyhow::Error::from(error).context("no runtime could be started")),
@@ -150,7 +162,9 @@ pub fn main() -> ExitCode {
 
 /// Whoever read the output has read enough.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 impl Cli {
@@ -163,7 +177,9 @@ impl Cli {
             Command::Project(command) => command.run(&wiring, output).await,
             Command::Sync(args) => sync::sync(args, &wiring, output).await,
             Command::Plan { id } => sync::plan(&id, &wiring.engine().await?, output).await,
-            Command::Holds { id } => catalog::holds(id.as_ref(), &*wiring.store().await?, output).await,
+            Command::Holds { id } => {
+                catalog::holds(id.as_ref(), &*wiring.store().await?, output).await
+            }
             Command::Approve { id, digest } => {
                 sync::approve(&id, &digest.into(), &wiring.engine().await?, output).await
             }
@@ -171,8 +187,12 @@ impl Cli {
                 catalog::catalog(&id, removed, &*wiring.store().await?, output).await
             }
             Command::History(args) => catalog::history(args, &*wiring.store().await?, output).await,
-            Command::Runs { id, limit } => catalog::runs(&id, limit, &*wiring.store().await?, output).await,
-            Command::Status { id } => catalog::status(id.as_ref(), &*wiring.store().await?, output).await,
+            Command::Runs { id, limit } => {
+                catalog::runs(&id, limit, &*wiring.store().await?, output).await
+            }
+            Command::Status { id } => {
+                catalog::status(id.as_ref(), &*wiring.store().await?, output).await
+            }
             Command::Explain { code } => setup::explain(code, output),
             Command::Migrate => setup::migrate(&wiring, output).await,
             Command::CheckConfig => setup::check_config(&wiring, output),
@@ -188,7 +208,14 @@ fn parse_instant(text: &str) -> Result<Instant, String> {
         .ok()
         .and_then(|date| date.and_hms_opt(0, 0, 0))
         .map(|at| at.and_utc());
-    let minutes = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%MZ").ok().map(|at| at.and_utc());
-    let full = chrono::DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc());
-    midnight.or(minutes).or(full).ok_or_else(|| "write 2026-11-01, 2026-11-01T12:00Z or 2026-11-01T12:00:00Z".to_owned())
+    let minutes = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%MZ")
+        .ok()
+        .map(|at| at.and_utc());
+    let full = chrono::DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(|at| at.to_utc());
+    midnight
+        .or(minutes)
+        .or(full)
+        .ok_or_else(|| "write 2026-11-01, 2026-11-01T12:00Z or 2026-11-01T12:00:00Z".to_owned())
 }

@@ -33,12 +33,10 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, terminal: io::stdout().is_terminal() && !json }
-    }
-
-    /// Whether the answer is for a machine.
-    pub(super) fn is_json(&self) -> bool {
-        self.json
+        Self {
+            json,
+            terminal: io::stdout().is_terminal() && !json,
+        }
     }
 
     /// Whether somebody is there to be asked.
@@ -78,7 +76,10 @@ impl Output {
             let mut stdout = io::stdout().lock();
             writeln!(stdout, "{}", header.join("\t"))?;
             for row in rows {
-                let cells: Vec<_> = row.iter().map(|cell| cell.replace(['\t', '\n', '\r'], " ")).collect();
+                let cells: Vec<_> = row
+                    .iter()
+                    .map(|cell| cell.replace(['\t', '\n', '\r'], " "))
+                    .collect();
                 writeln!(stdout, "{}", cells.join("\t"))?;
             }
             return Ok(());
@@ -96,7 +97,10 @@ impl Output {
     pub(super) fn changes(&self, changes: &ChangeSet) -> io::Result<()> {
         for change in changes.iter().take(CHANGES_SHOWN) {
             let style = change_style(change);
-            self.say(format_args!("{style}{}{style:#}", change.to_string().replace('\n', "\n  ")))?;
+            self.say(format_args!(
+                "{style}{}{style:#}",
+                change.to_string().replace('\n', "\n  ")
+            ))?;
         }
         match changes.len().saturating_sub(CHANGES_SHOWN) {
             0 => Ok(()),
@@ -108,8 +112,15 @@ impl Output {
     pub(super) fn hold(&self, project: &impl fmt::Display, hold: &Hold) -> io::Result<()> {
         self.say(format_args!("{RED}! {hold}{RED:#}"))?;
         for held in hold.removals.iter().take(CHANGES_SHOWN) {
-            let id = held.product_id.as_deref().unwrap_or(held.key.store_id.as_str());
-            self.say(format_args!("  - {:<18} {id} {}", held.key.kind, quoted(held.name.as_deref())))?;
+            let id = held
+                .product_id
+                .as_deref()
+                .unwrap_or(held.key.store_id.as_str());
+            self.say(format_args!(
+                "  - {:<18} {id} {}",
+                held.key.kind,
+                quoted(held.name.as_deref())
+            ))?;
         }
         if let more @ 1.. = hold.removals.len().saturating_sub(CHANGES_SHOWN) {
             self.say(format_args!("  and {more} more"))?;
@@ -122,7 +133,10 @@ impl Output {
 
     /// What is wrong, and the way out.
     pub(super) fn diagnosis(&self, diagnosis: &Diagnosis) -> io::Result<()> {
-        self.say(format_args!("  {RED}{}{RED:#} {}", diagnosis.code, diagnosis.sentence))?;
+        self.say(format_args!(
+            "  {RED}{}{RED:#} {}",
+            diagnosis.code, diagnosis.sentence
+        ))?;
         self.say(format_args!("  {} {}", diagnosis.advice, origin(diagnosis)))
     }
 
@@ -132,7 +146,9 @@ impl Output {
         if self.json {
             let answer = match diagnosis {
                 Some(diagnosis) => serde_json::json!({ "error": diagnosis }),
-                None => serde_json::json!({ "error": { "code": null, "sentence": format!("{error:#}") } }),
+                None => {
+                    serde_json::json!({ "error": { "code": null, "sentence": format!("{error:#}") } })
+                }
             };
             self.json(&answer).ok();
             return;
@@ -186,7 +202,9 @@ pub(super) fn at(instant: Instant) -> String {
 
 /// `4 min ago`, or `never`.
 pub(super) fn ago(instant: Option<Instant>) -> String {
-    let Some(instant) = instant else { return "never".to_owned() };
+    let Some(instant) = instant else {
+        return "never".to_owned();
+    };
     let seconds = (clock::now() - instant).num_seconds().max(0);
     match seconds {
         0..60 => format!("{seconds} s ago"),

@@ -112,7 +112,11 @@ impl KeyArgs {
 
     fn read(&self) -> anyhow::Result<Credential> {
         let bytes = self.private_key.as_deref().map(read_key_file).transpose()?;
-        let file_name = self.private_key.as_ref().and_then(|file| file.file_name()).and_then(|name| name.to_str());
+        let file_name = self
+            .private_key
+            .as_ref()
+            .and_then(|file| file.file_name())
+            .and_then(|name| name.to_str());
         Ok(credential::read(credential::Given {
             key_id: self.key_id.as_deref(),
             issuer_id: self.issuer_id.as_deref(),
@@ -122,7 +126,10 @@ impl KeyArgs {
     }
 
     fn wanted(&self) -> Wanted {
-        Wanted { app_id: self.app_id.clone(), bundle_id: self.bundle_id.clone() }
+        Wanted {
+            app_id: self.app_id.clone(),
+            bundle_id: self.bundle_id.clone(),
+        }
     }
 }
 
@@ -131,7 +138,8 @@ fn read_key_file(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let read = if file == Path::new("-") {
         io::stdin().take(KEY_FILE_LIMIT + 1).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(file).and_then(|opened| opened.take(KEY_FILE_LIMIT + 1).read_to_end(&mut bytes))
+        std::fs::File::open(file)
+            .and_then(|opened| opened.take(KEY_FILE_LIMIT + 1).read_to_end(&mut bytes))
     };
     read.with_context(|| {
         format!(
@@ -153,7 +161,9 @@ impl Command {
             Self::Pause { id } => {
                 let store = wiring.store().await?;
                 store.set_paused(&id, Some(clock::now())).await?;
-                output.say(format_args!("{BOLD}{id}{BOLD:#} is paused; 'catalog-sync project resume {id}' resumes it"))?;
+                output.say(format_args!(
+                    "{BOLD}{id}{BOLD:#} is paused; 'catalog-sync project resume {id}' resumes it"
+                ))?;
                 answer_project(&id, &*store, output).await
             }
             Self::Resume { id } => {
@@ -167,12 +177,21 @@ impl Command {
     }
 }
 
-async fn answer_project(id: &ProjectId, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+async fn answer_project(
+    id: &ProjectId,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     output.json(&store.load_project(id).await?)?;
     Ok(Verdict::Done)
 }
 
-pub(super) async fn add(id: ProjectId, args: &KeyArgs, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn add(
+    id: ProjectId,
+    args: &KeyArgs,
+    wiring: &Wiring,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let credential = args.read()?;
     let vault = wiring.vault()?;
     let store = wiring.store().await?;
@@ -186,7 +205,14 @@ pub(super) async fn add(id: ProjectId, args: &KeyArgs, wiring: &Wiring, output: 
     let Some((app, apps)) = verified(credential, args.wanted(), wiring, output).await? else {
         return Ok(Verdict::Undecided);
     };
-    let project = Project { id, app, key_id, issuer_id, paused_at: None, created_at: clock::now() };
+    let project = Project {
+        id,
+        app,
+        key_id,
+        issuer_id,
+        paused_at: None,
+        created_at: clock::now(),
+    };
     store.add_project(&project, &sealed).await?;
     let id = &project.id;
     output.say(format_args!(
@@ -199,7 +225,12 @@ pub(super) async fn add(id: ProjectId, args: &KeyArgs, wiring: &Wiring, output: 
     Ok(Verdict::Done)
 }
 
-async fn set_key(id: &ProjectId, args: &KeyArgs, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+async fn set_key(
+    id: &ProjectId,
+    args: &KeyArgs,
+    wiring: &Wiring,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let store = wiring.store().await?;
     let before = store.load_project(id).await?;
     if args.private_key.is_none() {
@@ -221,11 +252,16 @@ async fn set_key(id: &ProjectId, args: &KeyArgs, wiring: &Wiring, output: &Outpu
             "Project '{id}' keeps the catalog of {} ({}), and this key is for {} ({}).",
             before.app.name, before.app.id, app.name, app.id
         );
-        return Err(Diagnosis::new(Code::AppMismatch, sentence).advise("Add another project for the other app.").into());
+        return Err(Diagnosis::new(Code::AppMismatch, sentence)
+            .advise("Add another project for the other app.")
+            .into());
     }
     store.replace_key(id, &app, &sealed, clock::now()).await?;
     let project = store.load_project(id).await?;
-    output.say(format_args!("{GREEN}replaced{GREEN:#} the key of {BOLD}{id}{BOLD:#}: {} now", project.key_id))?;
+    output.say(format_args!(
+        "{GREEN}replaced{GREEN:#} the key of {BOLD}{id}{BOLD:#}: {} now",
+        project.key_id
+    ))?;
     let shared = notice_sharing(&project, &*store, output).await?;
     output.json(&json!({ "project": project, "apps": apps, "notices": shared }))?;
     Ok(Verdict::Done)
@@ -235,13 +271,20 @@ async fn verify(id: &ProjectId, wiring: &Wiring, output: &Output) -> anyhow::Res
     let vault = wiring.vault()?;
     let store = wiring.store().await?;
     let project = store.load_project(id).await?;
-    let credential =
-        vault.unseal(id, &store.load_key(id).await?).map_err(|error| anyhow::Error::from(Diagnosis::from(&error)))?;
-    let wanted = Wanted { app_id: Some(project.app.id.clone()), bundle_id: None };
+    let credential = vault
+        .unseal(id, &store.load_key(id).await?)
+        .map_err(|error| anyhow::Error::from(Diagnosis::from(&error)))?;
+    let wanted = Wanted {
+        app_id: Some(project.app.id.clone()),
+        bundle_id: None,
+    };
     let Some((app, apps)) = verified(credential, wanted, wiring, output).await? else {
         return Ok(Verdict::Undecided);
     };
-    output.say(format_args!("{GREEN}works{GREEN:#}: {} ({}, {}) can be read", app.name, app.id, app.bundle_id))?;
+    output.say(format_args!(
+        "{GREEN}works{GREEN:#}: {} ({}, {}) can be read",
+        app.name, app.id, app.bundle_id
+    ))?;
     let shared = notice_sharing(&project, &*store, output).await?;
     output.json(&json!({ "project": project, "apps": apps, "notices": shared }))?;
     Ok(Verdict::Done)
@@ -254,14 +297,16 @@ async fn verified(
     wiring: &Wiring,
     output: &Output,
 ) -> anyhow::Result<Option<(App, Vec<App>)>> {
-    let visible = onboard::list_apps(&wiring.client()?, credential, &Arc::new(Meter::default())).await?;
+    let visible =
+        onboard::list_apps(&wiring.client()?, credential, &Arc::new(Meter::default())).await?;
     let chosen = visible.choose(&wanted)?;
     show_apps(&visible.key(), visible.apps(), chosen.as_ref(), output)?;
     let app = match chosen {
         Some(app) => app,
         None if output.can_ask() => ask_which(visible.apps())?,
         None => {
-            output.say("Nothing was stored. Say which app is meant with --app-id or --bundle-id.")?;
+            output
+                .say("Nothing was stored. Say which app is meant with --app-id or --bundle-id.")?;
             output.json(&json!({ "decision": "several_apps", "apps": visible.apps() }))?;
             return Ok(None);
         }
@@ -271,10 +316,19 @@ async fn verified(
 }
 
 fn show_apps(key: &str, apps: &[App], chosen: Option<&App>, output: &Output) -> io::Result<()> {
-    output.say(format_args!("{} visible to {key}:", counted(apps.len() as u64, "app")))?;
+    output.say(format_args!(
+        "{} visible to {key}:",
+        counted(apps.len() as u64, "app")
+    ))?;
     for (index, app) in apps.iter().enumerate() {
         let mark = if chosen == Some(app) { "*" } else { " " };
-        output.say(format_args!("{mark} {:>2}  {}  {DIM}{}  {}{DIM:#}", index + 1, app.name, app.id, app.bundle_id))?;
+        output.say(format_args!(
+            "{mark} {:>2}  {}  {DIM}{}  {}{DIM:#}",
+            index + 1,
+            app.name,
+            app.id,
+            app.bundle_id
+        ))?;
     }
     Ok(())
 }
@@ -284,23 +338,43 @@ fn ask_which(apps: &[App]) -> anyhow::Result<App> {
     loop {
         write!(anstream::stderr(), "Which app? [1-{}] ", apps.len())?;
         answer.clear();
-        anyhow::ensure!(io::stdin().read_line(&mut answer)? > 0, "no app was chosen; nothing was stored");
-        let chosen = answer.trim().parse::<usize>().ok().and_then(|number| apps.get(number.checked_sub(1)?));
+        anyhow::ensure!(
+            io::stdin().read_line(&mut answer)? > 0,
+            "no app was chosen; nothing was stored"
+        );
+        let chosen = answer
+            .trim()
+            .parse::<usize>()
+            .ok()
+            .and_then(|number| apps.get(number.checked_sub(1)?));
         if let Some(app) = chosen {
             return Ok(app.clone());
         }
     }
 }
 
-async fn notice_sharing(project: &Project, store: &dyn Store, output: &Output) -> anyhow::Result<Vec<Value>> {
+async fn notice_sharing(
+    project: &Project,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Vec<Value>> {
     let others = store.list_sharing_key(&project.id, &project.key_id).await?;
     if others.is_empty() {
         return Ok(Vec::new());
     }
     let names: Vec<_> = others.iter().map(ToString::to_string).collect();
-    let notice =
-        Diagnosis::new(Code::SharedKey, format!("Key {} is also used by {}.", project.key_id, names.join(", ")));
-    output.say(format_args!("{YELLOW}{}{YELLOW:#}: {} {}", notice.code, notice.sentence, notice.advice))?;
+    let notice = Diagnosis::new(
+        Code::SharedKey,
+        format!(
+            "Key {} is also used by {}.",
+            project.key_id,
+            names.join(", ")
+        ),
+    );
+    output.say(format_args!(
+        "{YELLOW}{}{YELLOW:#}: {} {}",
+        notice.code, notice.sentence, notice.advice
+    ))?;
     Ok(vec![json!(notice)])
 }
 
@@ -320,11 +394,17 @@ async fn list(store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
                 project.app.bundle_id,
                 project.app.id,
                 project.key_id,
-                project.paused_at.map_or_else(|| "active".to_owned(), |since| format!("paused {}", ago(Some(since)))),
+                project.paused_at.map_or_else(
+                    || "active".to_owned(),
+                    |since| format!("paused {}", ago(Some(since))),
+                ),
             ]
         })
         .collect();
-    output.table(&["project", "app", "bundle_id", "app_id", "key_id", "state"], rows)?;
+    output.table(
+        &["project", "app", "bundle_id", "app_id", "key_id", "state"],
+        rows,
+    )?;
     Ok(Verdict::Done)
 }
 
@@ -332,9 +412,18 @@ async fn show(id: &ProjectId, store: &dyn Store, output: &Output) -> anyhow::Res
     let project = store.load_project(id).await?;
     output.json(&project)?;
     output.say(format_args!("{BOLD}{id}{BOLD:#}"))?;
-    output.say(format_args!("  app      {} ({}, {})", project.app.name, project.app.id, project.app.bundle_id))?;
+    output.say(format_args!(
+        "  app      {} ({}, {})",
+        project.app.name, project.app.id, project.app.bundle_id
+    ))?;
     output.say(format_args!("  key      {}", project.key_id))?;
-    output.say(format_args!("  issuer   {}", project.issuer_id.as_deref().unwrap_or("none: an individual key")))?;
+    output.say(format_args!(
+        "  issuer   {}",
+        project
+            .issuer_id
+            .as_deref()
+            .unwrap_or("none: an individual key")
+    ))?;
     output.say(format_args!("  added    {}", at(project.created_at)))?;
     if let Some(since) = project.paused_at {
         output.say(format_args!("  paused   since {}", at(since)))?;
@@ -343,16 +432,27 @@ async fn show(id: &ProjectId, store: &dyn Store, output: &Output) -> anyhow::Res
     Ok(Verdict::Done)
 }
 
-async fn remove(id: &ProjectId, yes: bool, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+async fn remove(
+    id: &ProjectId,
+    yes: bool,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let project = store.load_project(id).await?;
     if !yes {
-        let what = format!("the key, catalog, history and runs of '{id}' ({}) would be removed for good", project.app.name);
+        let what = format!(
+            "the key, catalog, history and runs of '{id}' ({}) would be removed for good",
+            project.app.name
+        );
         if !output.can_ask() {
             output.say(format_args!("Not removed: {what}. Say so with --yes."))?;
             output.json(&json!({ "decision": "confirm", "project": project }))?;
             return Ok(Verdict::Undecided);
         }
-        write!(anstream::stderr(), "{what}. Type the project's id to go on: ")?;
+        write!(
+            anstream::stderr(),
+            "{what}. Type the project's id to go on: "
+        )?;
         let mut answer = String::new();
         io::stdin().read_line(&mut answer)?;
         if answer.trim() != id.as_str() {

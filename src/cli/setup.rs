@@ -35,7 +35,9 @@ pub(super) async fn make_missing(wiring: &Wiring, file: &Path) -> anyhow::Result
             .with_context(|| format!("{} cannot be written", file.display()))
             .map(|()| true)?,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
-        Err(error) => return Err(error).with_context(|| format!("{} cannot be made", file.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("{} cannot be made", file.display()));
+        }
     };
     let key_file = &wiring.config.vault.master_key_file;
     let master_key = !key_file.exists();
@@ -44,18 +46,33 @@ pub(super) async fn make_missing(wiring: &Wiring, file: &Path) -> anyhow::Result
     } else {
         wiring.vault()?;
     }
-    let schema = wiring.open_store(store::Missing::Made).await?.migrate().await?;
-    Ok(Made { config, master_key, schema })
+    let schema = wiring.open_store().await?.migrate().await?;
+    Ok(Made {
+        config,
+        master_key,
+        schema,
+    })
 }
 
 /// Makes what is missing, and says what was.
 pub(super) async fn init(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
-    let file = wiring.config.path().map_or_else(|| Path::new(config::DEFAULT_FILE).to_owned(), Path::to_owned);
-    let Made { config, master_key, schema } = make_missing(wiring, &file).await?;
+    let file = wiring
+        .config
+        .file()
+        .map_or_else(|| Path::new(config::FILE).to_owned(), Path::to_owned);
+    let Made {
+        config,
+        master_key,
+        schema,
+    } = make_missing(wiring, &file).await?;
     let key_file = &wiring.config.vault.master_key_file;
-    let url = wiring.config.redacted_store_url();
+    let url = wiring.config.shown_store();
     output.say(format_args!("{} {}", made(config), file.display()))?;
-    output.say(format_args!("{} {} (the master key: keep a copy in a safe place)", made(master_key), key_file.display()))?;
+    output.say(format_args!(
+        "{} {} (the master key: keep a copy in a safe place)",
+        made(master_key),
+        key_file.display()
+    ))?;
     output.say(format_args!("{} {url}", made(schema.applied == 0)))?;
     output.say("Next: catalog-sync project add ID --issuer-id .. --private-key AuthKey_..p8")?;
     output.json(&json!({
@@ -72,7 +89,7 @@ fn made(made: bool) -> &'static str {
 
 /// Applies the migrations that the database lacks.
 pub(super) async fn migrate(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
-    let store = wiring.open_store(store::Missing::Made).await?;
+    let store = wiring.open_store().await?;
     let before = store.migrate().await?;
     output.say(if before.applied == before.known {
         format!("schema {} is up to date", before.known)
@@ -86,8 +103,13 @@ pub(super) async fn migrate(wiring: &Wiring, output: &Output) -> anyhow::Result<
 /// Shows the configuration as it is understood. That it is sound was checked when it was loaded.
 pub(super) fn check_config(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
     let text = wiring.config.redacted();
-    let source = wiring.config.path().map_or_else(|| "defaults".to_owned(), |path| path.display().to_string());
-    output.say(format_args!("{BOLD}# {source}, with the environment on top: sound{BOLD:#}\n{text}"))?;
+    let source = wiring
+        .config
+        .file()
+        .map_or_else(|| "defaults".to_owned(), |path| path.display().to_string());
+    output.say(format_args!(
+        "{BOLD}# {source}, with the environment on top: sound{BOLD:#}\n{text}"
+    ))?;
     output.json(&json!({ "source": source, "config": toml::from_str::<toml::Table>(&text)? }))?;
     Ok(Verdict::Done)
 }
@@ -101,7 +123,11 @@ pub(super) fn explain(code: Option<Code>, output: &Output) -> anyhow::Result<Ver
             Retry::Slow => "It is tried again, at longer intervals.",
             Retry::ByItself => "It is tried again by itself.",
         };
-        output.say(format_args!("{BOLD}{code}{BOLD:#}\n  {}\n  {}\n  {retry}", code.title(), code.advice()))?;
+        output.say(format_args!(
+            "{BOLD}{code}{BOLD:#}\n  {}\n  {}\n  {retry}",
+            code.title(),
+            code.advice()
+        ))?;
     }
     let answer: Vec<_> = codes
         .iter()

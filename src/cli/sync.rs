@@ -17,7 +17,7 @@ use crate::{
     catalog::{Digest, Kind},
     project::ProjectId,
     run::{Outcome, Trigger},
-    sync::{Engine, Error, Report},
+    sync::{Engine, Report},
 };
 
 /// Which projects to sync.
@@ -32,13 +32,24 @@ pub(super) struct SyncArgs {
 }
 
 /// Syncs projects now, several at once.
-pub(super) async fn sync(args: SyncArgs, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn sync(
+    args: SyncArgs,
+    wiring: &Wiring,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let engine = wiring.engine().await?;
     let ids = if args.all {
-        let (paused, active): (Vec<_>, Vec<_>) =
-            engine.store.list_projects().await?.into_iter().partition(|project| project.paused_at.is_some());
+        let (paused, active): (Vec<_>, Vec<_>) = engine
+            .store
+            .list_projects()
+            .await?
+            .into_iter()
+            .partition(|project| project.paused_at.is_some());
         if !paused.is_empty() {
-            output.say(format_args!("{} left out", counted(paused.len() as u64, "paused project")))?;
+            output.say(format_args!(
+                "{} left out",
+                counted(paused.len() as u64, "paused project")
+            ))?;
         }
         active.into_iter().map(|project| project.id).collect()
     } else {
@@ -48,7 +59,12 @@ pub(super) async fn sync(args: SyncArgs, wiring: &Wiring, output: &Output) -> an
 }
 
 /// Syncs these projects, telling each as it ends.
-pub(super) async fn run(ids: &[ProjectId], engine: &Engine, concurrency: usize, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn run(
+    ids: &[ProjectId],
+    engine: &Engine,
+    concurrency: usize,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let progress = Progress::start(ids, output);
     let mut runs = stream::iter(ids)
         .map(async |id| {
@@ -66,8 +82,15 @@ pub(super) async fn run(ids: &[ProjectId], engine: &Engine, concurrency: usize, 
                 (verdict_of(&report), answer(id, &report))
             }
             Err(error) => {
-                progress.bar.suspend(|| output.say(format_args!("{BOLD}{id}{BOLD:#} {RED}not synced{RED:#}: {error}")))?;
-                (Verdict::Failed, json!({ "project": id, "error": { "sentence": error.to_string() } }))
+                progress.bar.suspend(|| {
+                    output.say(format_args!(
+                        "{BOLD}{id}{BOLD:#} {RED}not synced{RED:#}: {error}"
+                    ))
+                })?;
+                (
+                    Verdict::Failed,
+                    json!({ "project": id, "error": { "sentence": error.to_string() } }),
+                )
             }
         };
         verdict = worse(verdict, outcome);
@@ -79,7 +102,11 @@ pub(super) async fn run(ids: &[ProjectId], engine: &Engine, concurrency: usize, 
 }
 
 /// Shows what a sync would change.
-pub(super) async fn plan(id: &ProjectId, engine: &Engine, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn plan(
+    id: &ProjectId,
+    engine: &Engine,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let progress = Progress::start(std::slice::from_ref(id), output);
     let meter = progress.meter();
     let preview = engine.preview(id, &meter).await;
@@ -96,7 +123,10 @@ pub(super) async fn plan(id: &ProjectId, engine: &Engine, output: &Output) -> an
         counted(preview.cost.requests, "request")
     ))?;
     for (kind, why) in &preview.failures {
-        output.say(format_args!("{YELLOW}{} could not be compared{YELLOW:#}", kind.noun(2)))?;
+        output.say(format_args!(
+            "{YELLOW}{} could not be compared{YELLOW:#}",
+            kind.noun(2)
+        ))?;
         output.diagnosis(why)?;
     }
     output.json(&json!({
@@ -107,12 +137,14 @@ pub(super) async fn plan(id: &ProjectId, engine: &Engine, output: &Output) -> an
         "failures": preview.failures,
         "cost": preview.cost,
     }))?;
-    Ok(match (&preview.error, changes.is_empty() && preview.hold.is_none()) {
-        (Some(_), _) if preview.failures.len() == Kind::ALL.len() => Verdict::Failed,
-        (_, false) => Verdict::Undecided,
-        (Some(_), true) => Verdict::Failed,
-        (None, true) => Verdict::Done,
-    })
+    Ok(
+        match (&preview.error, changes.is_empty() && preview.hold.is_none()) {
+            (Some(_), _) if preview.failures.len() == Kind::ALL.len() => Verdict::Failed,
+            (_, false) => Verdict::Undecided,
+            (Some(_), true) => Verdict::Failed,
+            (None, true) => Verdict::Done,
+        },
+    )
 }
 
 /// Syncs with the hold of this digest released; refuses when upstream has moved since it was shown.
@@ -122,15 +154,24 @@ pub(super) async fn approve(
     engine: &Engine,
     output: &Output,
 ) -> anyhow::Result<Verdict> {
-    let held = engine.store.load_state(id).await?.hold;
-    match held {
+    match engine.store.load_state(id).await?.hold {
         None => anyhow::bail!("nothing of project '{id}' is held"),
         Some(hold) if hold.digest != *digest => {
-            anyhow::bail!("no hold of project '{id}' has digest {digest}; the one there is has {}: {hold}", hold.digest)
+            anyhow::bail!(
+                "no hold of project '{id}' has digest {digest}; the one there is has {}: {hold}",
+                hold.digest
+            )
         }
         Some(_) => {}
     }
-    let report = engine.run(id, Trigger::Command, Some(digest), &Arc::new(Meter::default())).await?;
+    let report = engine
+        .run(
+            id,
+            Trigger::Command,
+            Some(digest),
+            &Arc::new(Meter::default()),
+        )
+        .await?;
     tell(id, &report, output)?;
     if let Some(hold) = &report.run.hold {
         output.say(format_args!(
@@ -160,7 +201,12 @@ fn worse(a: Verdict, b: Verdict) -> Verdict {
 
 /// Tells what a run did.
 pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io::Result<()> {
-    let Report { run, plan, committed, epoch: _ } = report;
+    let Report {
+        run,
+        plan,
+        committed,
+        epoch: _,
+    } = report;
     let style = match run.outcome {
         Outcome::Succeeded => GREEN,
         Outcome::Held | Outcome::Partial => YELLOW,
@@ -183,10 +229,16 @@ pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io:
         (run.finished_at - run.started_at).as_seconds_f64()
     ))?;
     if run.outcome == Outcome::Failed {
-        return run.error.as_ref().map_or(Ok(()), |why| output.diagnosis(why));
+        return run
+            .error
+            .as_ref()
+            .map_or(Ok(()), |why| output.diagnosis(why));
     }
     for (kind, why) in &run.failures {
-        output.say(format_args!("{YELLOW}{} left as they were{YELLOW:#}", kind.noun(2)))?;
+        output.say(format_args!(
+            "{YELLOW}{} left as they were{YELLOW:#}",
+            kind.noun(2)
+        ))?;
         output.diagnosis(why)?;
     }
     Ok(())
@@ -215,19 +267,32 @@ impl Progress {
         let meter = Arc::new(Meter::default());
         let shared = ids.len() == 1;
         if !output.shows_progress() {
-            return Self { bar: ProgressBar::hidden(), meter, shared };
+            return Self {
+                bar: ProgressBar::hidden(),
+                meter,
+                shared,
+            };
         }
         let counting = Arc::clone(&meter);
         let (bar, template) = match ids {
-            [id] => (ProgressBar::new_spinner().with_message(id.to_string()), "{spinner} {msg}: {requests} {elapsed}"),
-            ids => (ProgressBar::new(ids.len() as u64), "{bar:30} {pos}/{len} projects, {per_sec}, {eta} left"),
+            [id] => (
+                ProgressBar::new_spinner().with_message(id.to_string()),
+                "{spinner} {msg}: {requests} {elapsed}",
+            ),
+            ids => (
+                ProgressBar::new(ids.len() as u64),
+                "{bar:30} {pos}/{len} projects, {per_sec}, {eta} left",
+            ),
         };
         let style = ProgressStyle::with_template(template)
             .expect("the templates above are valid")
-            .with_key("requests", move |_: &indicatif::ProgressState, text: &mut dyn std::fmt::Write| {
-                let counted = counted(counting.cost().requests, "request");
-                write!(text, "{counted}").ok();
-            });
+            .with_key(
+                "requests",
+                move |_: &indicatif::ProgressState, text: &mut dyn std::fmt::Write| {
+                    let counted = counted(counting.cost().requests, "request");
+                    write!(text, "{counted}").ok();
+                },
+            );
         bar.set_style(style);
         bar.enable_steady_tick(Duration::from_millis(100));
         Self { bar, meter, shared }
@@ -235,6 +300,10 @@ impl Progress {
 
     /// The meter of one run: the one that is shown, when there is only one run.
     fn meter(&self) -> Arc<Meter> {
-        if self.shared { Arc::clone(&self.meter) } else { Arc::new(Meter::default()) }
+        if self.shared {
+            Arc::clone(&self.meter)
+        } else {
+            Arc::new(Meter::default())
+        }
     }
 }

@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
+use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
 use reqwest::Url;
+use secrecy::ExposeSecret as _;
 
 use crate::{
     asc,
@@ -16,9 +18,17 @@ use crate::{
     retry::Bases,
     store::{self, Store},
     sync::Engine,
-    telemetry,
+    telemetry::{self, Stderr},
     vault::Vault,
 };
+
+fn stderr() -> Stderr {
+    match AutoStream::choice(&io::stderr()) {
+        _ if !io::stderr().is_terminal() => Stderr::NoTerminal,
+        ColorChoice::Never => Stderr::Plain,
+        ColorChoice::Auto | ColorChoice::AlwaysAnsi | ColorChoice::Always => Stderr::Colour,
+    }
+}
 
 /// The configuration, and what is opened from it.
 pub(super) struct Wiring {
@@ -29,34 +39,37 @@ impl Wiring {
     /// Loads the configuration and starts the log.
     pub(super) fn load(path: Option<&Path>) -> anyhow::Result<Self> {
         let config = Config::load(path, config::environment())?;
-        telemetry::init(&config.log, io::stderr().is_terminal())?;
+        telemetry::init(&config.log, stderr())?;
         Ok(Self { config })
     }
 
-    /// The store as it is, whatever its schema; made if missing only when asked for.
-    pub(super) async fn open_store(&self, missing: store::Missing) -> anyhow::Result<Arc<dyn Store>> {
-        let options = store::Options {
-            busy_timeout: Duration::from_millis(self.config.store.busy_timeout_ms),
-            max_connections: self.config.store.max_connections,
-            missing,
-        };
-        Ok(store::open(&self.config.store_url()?, &options).await?)
+    /// The store as it is, whatever its schema, made if it is missing.
+    pub(super) async fn open_store(&self) -> anyhow::Result<Arc<dyn Store>> {
+        let url = self.config.store_url()?;
+        Ok(store::open(
+            url.expose_secret(),
+            &self.store_options(store::Missing::Made),
+        )
+        .await?)
     }
 
-    /// The store, with the schema that this version needs. SQLite is brought up to date on the way; Postgres is brought up to
-    /// date by `migrate` alone, because other workers may be using it.
+    /// The store, with the schema that this version needs.
     pub(super) async fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
-        let store = self.open_store(store::Missing::Refused).await?;
-        let store::Schema { applied, known } = store.schema().await?;
-        if applied < known {
-            if !self.config.store_url()?.starts_with("sqlite:") {
-                return Err(store::Error::OlderSchema { applied, known }.into());
-            }
-            store.migrate().await?;
-        } else if applied > known {
-            return Err(store::Error::NewerSchema { applied, known }.into());
+        let url = self.config.store_url()?;
+        Ok(store::open_migrated(
+            url.expose_secret(),
+            &self.store_options(store::Missing::Refused),
+        )
+        .await?)
+    }
+
+    fn store_options(&self, missing: store::Missing) -> store::Options {
+        store::Options {
+            missing,
+            busy_timeout: Duration::from_millis(self.config.store.busy_timeout_ms),
+            max_connections: self.config.store.max_connections,
+            ..store::Options::default()
         }
-        Ok(store)
     }
 
     /// The master keys. Without them nothing starts that would need them.
@@ -69,7 +82,12 @@ impl Wiring {
         let section = &self.config.app_store;
         let ca_pem = match section.ca_file.as_os_str() {
             none if none.is_empty() => None,
-            file => Some(std::fs::read(file).with_context(|| format!("app_store.ca_file: {} cannot be read", section.ca_file.display()))?),
+            file => Some(std::fs::read(file).with_context(|| {
+                format!(
+                    "app_store.ca_file: {} cannot be read",
+                    section.ca_file.display()
+                )
+            })?),
         };
         let proxy = match section.proxy.as_str() {
             "" => None,

@@ -20,7 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Limits;
 
 /// The file that is read from the current folder when no other is named.
-const FILE: &str = "worker.toml";
+pub const FILE: &str = "worker.toml";
+
+/// The annotated reference: every key at its default.
+pub const REFERENCE: &str = include_str!("../../worker.toml");
 
 /// Names the file where the command line does not.
 const FILE_VARIABLE: &str = "CATALOG_SYNC_CONFIG";
@@ -41,6 +44,8 @@ pub struct Config {
     pub guard: Limits,
     /// What is logged.
     pub log: Log,
+    #[serde(skip)]
+    file: Option<PathBuf>,
 }
 
 /// `[store]`
@@ -71,7 +76,7 @@ pub struct Vault {
 pub struct AppStore {
     /// Scheme, host and port of App Store Connect.
     pub base_url: String,
-    /// A PEM file of certificate authorities to trust besides the system's; empty for none.
+    /// A PEM file of certificate authorities to trust instead of the system's; empty for none.
     pub ca_file: PathBuf,
     /// The URL of an HTTP proxy; empty for none.
     pub proxy: String,
@@ -196,17 +201,26 @@ impl Config {
                 .map(|(_, value)| value.into())
         });
         let path = named.clone().unwrap_or_else(|| FILE.into());
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let (text, file) = match fs::read_to_string(&path) {
+            Ok(text) => (text, Some(path.clone())),
             Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
-                String::new()
+                (String::new(), None)
             }
             Err(source) => {
                 let what = "the configuration";
                 return Err(Error::Unreadable { what, path, source });
             }
         };
-        Self::parse(&text, &path, env)
+        Ok(Self {
+            file,
+            ..Self::parse(&text, &path, env)?
+        })
+    }
+
+    /// The file that was read; none when there was none.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     fn parse(text: &str, path: &Path, env: Vec<(String, String)>) -> Result<Self, Error> {
@@ -240,6 +254,16 @@ impl Config {
             Err(Error::Invalid(vec![format!(
                 "{path}: the file named by store.url_file must hold a URL that {expected}"
             )]))
+        }
+    }
+
+    /// Where the catalogs are, without a password.
+    #[must_use]
+    pub fn shown_store(&self) -> String {
+        if self.store.url_file.as_os_str().is_empty() {
+            redact::url(&self.store.url)
+        } else {
+            format!("the database that {} names", self.store.url_file.display())
         }
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 
-const SHIPPED: &str = include_str!("../../worker.toml");
+use super::REFERENCE as SHIPPED;
 
 fn parse(text: &str, env: &[(&str, &str)]) -> Result<Config, String> {
     let env = env

@@ -29,6 +29,7 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         sync,
         guard,
         log,
+        file: _,
     } = config;
     let mut rules = Rules::default();
 

@@ -32,7 +32,7 @@ use crate::{
     run::{KeyHealth, Outcome, Run},
 };
 
-pub use open::{Options, open, open_migrated};
+pub use open::{Missing, Options, open, open_migrated};
 
 /// The right to write one project's catalog, for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]

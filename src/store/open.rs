@@ -7,6 +7,8 @@ use super::{Error, Store, postgres, sqlite};
 /// How long to wait for a database, and how many connections to hold.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// SQLite: what to do when there is no file.
+    pub missing: Missing,
     /// How many connections at most. SQLite gets by with four: each is a thread, and one writes at a time.
     pub max_connections: u32,
     /// How long to wait for a connection, new or free.
@@ -23,9 +25,19 @@ pub struct Options {
     pub idle_in_transaction_timeout: Duration,
 }
 
+/// What to do when there is no SQLite file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Make one.
+    Made,
+    /// Refuse, and say how one is made: an empty database in the wrong folder answers every question wrongly.
+    Refused,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
+            missing: Missing::Made,
             max_connections: 8,
             connect_timeout: Duration::from_secs(5),
             busy_timeout: Duration::from_secs(5),
@@ -59,7 +71,7 @@ impl Dialect {
     }
 }
 
-/// Connects to the database that the URL names: `sqlite:<file>`, which is made if there is none, or
+/// Connects to the database that the URL names: `sqlite:<file>`, which is made if there is none and [`Options::missing`] allows, or
 /// `postgres://<user>@<host>/<database>`. Leaves the schema as it is: see [`Store::schema`] and [`Store::migrate`].
 ///
 /// # Errors

@@ -7,10 +7,16 @@ use std::{
 };
 
 use super::folder;
-use crate::store::Error;
+use crate::store::{Error, Missing};
 
-/// Makes the file if there is none, for its owner alone; SQLite gives its log and index the same mode.
-pub(super) fn prepare(path: &Path) -> Result<(), Error> {
+/// Makes the file if there is none and that is allowed, for its owner alone; SQLite gives its log and index the same mode.
+pub(super) fn prepare(path: &Path, missing: Missing) -> Result<(), Error> {
+    if missing == Missing::Refused && !path.exists() {
+        return Err(Error::Unusable(format!(
+            "there is no database file '{}': 'catalog-sync init' makes one, or start in the folder where it is",
+            path.display()
+        )));
+    }
     let folder = folder(path);
     if !folder.is_dir() {
         return Err(Error::Unusable(format!(

@@ -47,8 +47,8 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
                 .to_owned(),
         ));
     }
-    let prepared = path.clone();
-    tokio::task::spawn_blocking(move || file::prepare(&prepared))
+    let (prepared, missing) = (path.clone(), options.missing);
+    tokio::task::spawn_blocking(move || file::prepare(&prepared, missing))
         .await
         .map_err(|error| {
             Error::Unusable(format!("looking at '{}' failed: {error}", path.display()))
