@@ -24,7 +24,10 @@ pub(super) struct HistoryArgs {
     /// The project
     id: ProjectId,
     /// Only this kind
-    #[arg(long, value_name = "in_app_purchase|subscription_group|subscription|grace_period")]
+    #[arg(
+        long,
+        value_name = "in_app_purchase|subscription_group|subscription|grace_period"
+    )]
     kind: Option<Kind>,
     /// Only this product id, or Apple's id for what has no product id
     #[arg(long)]

@@ -732,3 +732,8 @@ async fn a_group_that_cannot_be_paged_leaves_the_groups_known() {
         "{error}"
     );
 }
+
+/// A fault that answers with this status from now on.
+pub(crate) fn fault(path: &str, code: u16) -> Fault {
+    Fault::new(path, status(code))
+}
