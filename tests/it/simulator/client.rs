@@ -176,7 +176,9 @@ pub(crate) fn sign(header: &Header, claims: &Value, private_key: &str) -> String
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Another module of this binary may have been first.
-        jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default().ok();
+        jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER
+            .install_default()
+            .ok();
     });
     let key = match header.alg {
         Algorithm::HS256 => EncodingKey::from_secret(private_key.as_bytes()),
