@@ -5,6 +5,7 @@
 mod client;
 mod control;
 mod faults;
+mod listings;
 mod reads;
 mod spec;
 mod states;
