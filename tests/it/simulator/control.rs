@@ -369,6 +369,7 @@ fn every_fault_is_written_and_read() {
         FaultKind::Unauthorized,
         FaultKind::RequiredAgreement,
         FaultKind::HugeBody { bytes: 1 },
+        FaultKind::GzipBomb { bytes: 1 },
         FaultKind::RateLimited { retry_after: None },
     ];
     for kind in kinds {
