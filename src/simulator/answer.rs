@@ -7,7 +7,9 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query as Pairs, State as Shared};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, LOCATION, RETRY_AFTER};
+use axum::http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, LOCATION, RETRY_AFTER,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use axum::response::Response;
 use futures_util::stream;
@@ -17,6 +19,7 @@ use super::auth::{self, Caller};
 use super::document::Writer;
 use super::endpoint::Endpoint;
 use super::fault::{FaultKind, Hits};
+use super::gzip;
 use super::journal::{Entry, Request};
 use super::line::Line;
 use super::query::Query;
@@ -255,6 +258,12 @@ impl Reply {
             FaultKind::HugeBody { bytes } => self
                 .instead(StatusCode::OK, JSON, Bytes::new())
                 .with(huge_body(*bytes)),
+            FaultKind::GzipBomb { bytes } => {
+                let pieces = gzip::blanks(*bytes).map(Ok::<_, Infallible>);
+                self.instead(StatusCode::OK, JSON, Bytes::new())
+                    .header(CONTENT_ENCODING, Some("gzip"))
+                    .with(Body::from_stream(stream::iter(pieces)))
+            }
             // The others were dealt with: before the answer was made, or in its document.
             _ => self.whole(),
         }

@@ -108,6 +108,11 @@ pub enum FaultKind {
         /// The size of the body.
         bytes: u64,
     },
+    /// Status 200 and a gzip body that unpacks to this size or a little more, from under a hundredth of it.
+    GzipBomb {
+        /// The size when unpacked.
+        bytes: u64,
+    },
     /// 429, with budget left.
     RateLimited {
         /// The `Retry-After` header.
@@ -236,6 +241,7 @@ impl FaultKind {
             | Self::Unauthorized
             | Self::RequiredAgreement
             | Self::HugeBody { .. }
+            | Self::GzipBomb { .. }
             | Self::RateLimited { .. } => false,
         }
     }

@@ -3,8 +3,8 @@
 //! Apple offers no sandbox for its API. This server answers the requests that the catalog needs as Apple's own description
 //! and live answers have them: tokens, roles, agreements, hourly budgets, paging, cut includes, errors. Its [`State`] can be
 //! changed while it runs, [`Fault`]s can be injected down to the TCP connection, and every request is on record. What holds
-//! throughout: nothing is answered from anywhere but the state, and only a fault makes an answer that Apple's description
-//! does not allow.
+//! throughout: nothing is answered from anywhere but the state, and only a fault, an `extra` value or an explicit null
+//! makes an answer that Apple's description does not allow.
 
 mod answer;
 mod auth;
@@ -14,6 +14,7 @@ mod control;
 mod document;
 mod endpoint;
 mod fault;
+mod gzip;
 mod journal;
 mod line;
 mod query;

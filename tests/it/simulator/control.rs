@@ -28,7 +28,7 @@ async fn done(client: &Client, method: &str, path: &str, body: Value) -> Value {
 
 #[tokio::test]
 async fn products_come_change_and_go() {
-    let (simulator, client) = start().await;
+    let (_simulator, client) = start().await;
     let path = "apps/1000000001/in-app-purchases";
     let new = done(
         &client,
@@ -68,7 +68,11 @@ async fn products_come_change_and_go() {
         client.get(&format!("/v2/inAppPurchases/{id}")).await.status,
         404
     );
+}
 
+#[tokio::test]
+async fn groups_and_grace_periods_come_change_and_go() {
+    let (simulator, client) = start().await;
     let groups = "apps/com.example.app/subscription-groups";
     let group = done(
         &client,
@@ -365,6 +369,7 @@ fn every_fault_is_written_and_read() {
         FaultKind::Unauthorized,
         FaultKind::RequiredAgreement,
         FaultKind::HugeBody { bytes: 1 },
+        FaultKind::GzipBomb { bytes: 1 },
         FaultKind::RateLimited { retry_after: None },
     ];
     for kind in kinds {
@@ -375,5 +380,33 @@ fn every_fault_is_written_and_read() {
             fault,
             "{written}"
         );
+    }
+}
+
+#[tokio::test]
+async fn every_curl_line_of_the_guide_works() {
+    let guide = include_str!("../../../docs/simulator.md");
+    let simulator = Simulator::start(State::sample()).await.unwrap();
+    let client = Client::of(&simulator);
+    let whole = done(&client, "GET", "state", Value::Null).await;
+    let lines: Vec<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("curl "))
+        .collect();
+    assert!(lines.len() > 15, "{} lines", lines.len());
+    for line in lines {
+        let after = |mark: &str| line.split_once(mark).map(|(_, rest)| rest);
+        let method = after("-X ").map_or("GET", |rest| rest.split(' ').next().unwrap());
+        let path = after("$SIM/_simulator/")
+            .unwrap()
+            .split([' ', '"'])
+            .next()
+            .unwrap();
+        let body = match after(" -d ") {
+            None => Value::Null,
+            Some("@state.json") => whole.clone(),
+            Some(quoted) => serde_json::from_str(quoted.trim_matches('\'')).unwrap(),
+        };
+        done(&client, method, path, body).await;
     }
 }

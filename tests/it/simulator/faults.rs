@@ -286,6 +286,23 @@ async fn a_huge_body_has_its_size_and_no_length() {
 }
 
 #[tokio::test]
+async fn a_gzip_bomb_is_small_on_the_wire_and_large_unpacked() {
+    let (simulator, client) = start().await;
+    simulator.inject(Fault::new("", FaultKind::GzipBomb { bytes: 5_000_000 }));
+    let unpacked = client.try_get(LIST).await.unwrap().bytes().await.unwrap();
+    assert!(
+        (5_000_000..7_000_000).contains(&unpacked.len()),
+        "{}",
+        unpacked.len()
+    );
+    assert!(unpacked.iter().all(|&byte| byte == b' '));
+    let plain = reqwest::Client::builder().no_gzip().build().unwrap();
+    let packed = plain.get(simulator.base_url()).send().await.unwrap();
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    assert!(packed.bytes().await.unwrap().len() * 100 < unpacked.len());
+}
+
+#[tokio::test]
 async fn next_can_lead_astray() {
     let (_, answer) = under(
         FaultKind::NextElsewhere("https://evil.example/v1/apps".to_owned()),
