@@ -10,4 +10,5 @@ pub mod run;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;
+pub mod telemetry;
 pub mod vault;
