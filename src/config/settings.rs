@@ -160,7 +160,7 @@ impl Settings {
             _ => "a text in quotes",
         };
         self.problems.push(format!(
-            "{origin}: '{path}' is {expected}, but here it is {}",
+            "{origin}: '{path}' must be {expected}; here it is {}",
             with_article(found)
         ));
     }

@@ -80,7 +80,7 @@ fn every_key_can_be_set_by_the_environment() {
         if value.is_integer() {
             let error = parse("", &[(&name, "many")]).unwrap_err();
             assert!(
-                error.starts_with(&format!("{name}: '{path}' is a whole number")),
+                error.starts_with(&format!("{name}: '{path}' must be a whole number")),
                 "{error}"
             );
         }
@@ -128,7 +128,7 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest() {
         ),
         (
             "[store.url.x]",
-            "worker.toml:1: 'store.url' is a text in quotes, but here it is a table",
+            "worker.toml:1: 'store.url' must be a text in quotes; here it is a table",
         ),
         (
             "store = 1",
@@ -177,16 +177,16 @@ fn a_wrong_value_is_told_with_its_place_and_what_is_expected() {
     for (text, expected) in [
         (
             "[store]\nbusy_timeout_ms = '5s'",
-            ":2: 'store.busy_timeout_ms' is a whole number of 0 or more, but here it is a text",
+            ":2: 'store.busy_timeout_ms' must be a whole number of 0 or more; here it is a text",
         ),
         (
             "[store]\nbusy_timeout_ms = -1",
-            ":2: 'store.busy_timeout_ms' is a whole number of 0 or more, but here it is -1",
+            ":2: 'store.busy_timeout_ms' must be a whole number of 0 or more; here it is -1",
         ),
-        ("[store]\nbusy_timeout_ms = 1.5", "but here it is a float"),
+        ("[store]\nbusy_timeout_ms = 1.5", "; here it is a float"),
         (
             "[store]\nurl = 5",
-            ":2: 'store.url' is a text in quotes, but here it is an integer",
+            ":2: 'store.url' must be a text in quotes; here it is an integer",
         ),
         (
             "[store]\nmax_connections = 0",

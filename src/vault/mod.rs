@@ -1,7 +1,7 @@
 //! Seals private keys for the store, and unseals them for a run.
 //!
 //! Each secret is encrypted with AES-256-GCM under a random data key of its own, and that data key under a master key from
-//! the [`Keyring`]'s file. Both layers carry the project, the Key ID and the Issuer ID as associated data, so that a
+//! the master key file. Both layers carry the project, the Key ID and the Issuer ID as associated data, so that a
 //! ciphertext that is moved to another row, or beside another Key ID, does not open.
 //!
 //! What must hold throughout: keys and plaintexts live in buffers that are zeroized; no error tells anything of them; no

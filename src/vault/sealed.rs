@@ -142,15 +142,22 @@ impl<'a> Parts<'a> {
         master: &MasterKey,
         bound: &Bound<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let unwrapped = self
-            .wrapped
-            .decrypt(&master.key, &bound.associated_data(DATA_KEY))?;
-        let data_key = unwrapped
+        let data_key = self.data_key(master, bound)?;
+        let data_key = data_key
             .as_slice()
             .try_into()
             .map_err(|_| Error::DoesNotOpen)?;
         self.secret
             .decrypt(data_key, &bound.associated_data(PRIVATE_KEY))
+    }
+
+    pub(super) fn data_key(
+        &self,
+        master: &MasterKey,
+        bound: &Bound<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.wrapped
+            .decrypt(&master.key, &bound.associated_data(DATA_KEY))
     }
 }
 

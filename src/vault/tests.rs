@@ -94,6 +94,27 @@ fn the_same_key_is_never_sealed_to_the_same_bytes() {
 }
 
 #[test]
+fn every_secret_has_a_data_key_of_its_own() {
+    let vault = the_vault();
+    let bound = sealed::Bound {
+        project: "acme",
+        key_id: "2X9R4HXF34",
+        issuer_id: None,
+    };
+    let [one, two] = [(); 2].map(|()| {
+        let sealed = vault.seal(&acme(), &credential(None)).unwrap().sealed;
+        let parts = sealed::Parts::parse(&sealed).unwrap();
+        parts.data_key(vault.keyring.first(), &bound).unwrap()
+    });
+    assert_ne!(*one, *two);
+    assert!(
+        [one, two]
+            .iter()
+            .all(|key| key.iter().any(|&byte| byte != 0))
+    );
+}
+
+#[test]
 fn a_key_moved_to_another_row_does_not_open() {
     let vault = the_vault();
     let sealed = vault.seal(&acme(), &credential(Some(ISSUER))).unwrap();
