@@ -80,7 +80,8 @@ where
 fn filter(log: &Log, stderr: Stderr) -> Result<EnvFilter, ParseError> {
     let wanted = match (log.filter.trim(), stderr) {
         ("", Stderr::NoTerminal) => "info",
-        ("", Stderr::Colour | Stderr::Plain) => "warn",
+        // Commands speak for themselves there.
+        ("", Stderr::Colour | Stderr::Plain) => "off",
         (wanted, _) => wanted,
     };
     let general = wanted
@@ -169,13 +170,13 @@ mod tests {
 
     #[test]
     fn a_terminal_gets_text_with_colours_unless_they_are_unwanted() {
-        let colour = written("", Format::Auto, Stderr::Colour);
+        let colour = written("warn", Format::Auto, Stderr::Colour);
         assert!(
             colour.contains('\u{1b}') && colour.contains("key refused"),
             "{colour}"
         );
         assert!(!colour.contains("sync finished"), "{colour}");
-        let plain = written("", Format::Auto, Stderr::Plain);
+        let plain = written("warn", Format::Auto, Stderr::Plain);
         assert!(
             !plain.contains('\u{1b}') && plain.contains("WARN key refused"),
             "{plain}"
@@ -183,8 +184,14 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_gets_nothing_unless_it_is_wanted() {
+        assert_eq!(written("", Format::Auto, Stderr::Colour), "");
+        assert_ne!(written("", Format::Auto, Stderr::NoTerminal), "");
+    }
+
+    #[test]
     fn the_format_can_be_chosen() {
-        assert!(written("", Format::Json, Stderr::Colour).starts_with('{'));
+        assert!(written("warn", Format::Json, Stderr::Colour).starts_with('{'));
         let text = written("", Format::Text, Stderr::NoTerminal);
         assert!(
             !text.contains(['{', '\u{1b}']) || text.contains("run{run.id=7}"),

@@ -11,12 +11,11 @@ use std::{
 
 use reqwest::{Response, StatusCode, Url, header::AUTHORIZATION, redirect};
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 
 use super::{
     error::{Error, ErrorDocument, Failure},
     rate::{self, Budget},
-    token::{KeyName, Token, Tokens},
+    token::{Key, Keys, Token},
 };
 use crate::{
     clock,
@@ -47,7 +46,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long one try may take, its body included.
     pub request_timeout: Duration,
-    /// How many requests of one session may be under way at once. Apple answers bursts with 429 beyond about 4.
+    /// How many requests of one key may be under way at once. Apple answers bursts with 429 beyond about 4.
     pub in_flight_per_key: usize,
     /// The first waits between tries.
     pub retry: Bases,
@@ -76,7 +75,7 @@ pub struct Client(Arc<Shared>);
 struct Shared {
     http: reqwest::Client,
     options: Options,
-    tokens: Tokens,
+    keys: Keys,
 }
 
 impl Client {
@@ -100,8 +99,8 @@ impl Client {
         }
         Ok(Self(Arc::new(Shared {
             http: builder.build()?,
+            keys: Keys::new(options.in_flight_per_key),
             options,
-            tokens: Tokens::default(),
         })))
     }
 
@@ -110,9 +109,8 @@ impl Client {
     pub fn session(&self, credential: Credential, meter: Arc<Meter>) -> Session {
         Session {
             client: self.clone(),
-            key_name: KeyName::of(&credential),
+            key: self.0.keys.of(&credential, clock::now()),
             credential,
-            permits: Semaphore::new(self.0.options.in_flight_per_key),
             meter,
         }
     }
@@ -150,8 +148,7 @@ impl Meter {
 pub struct Session {
     client: Client,
     credential: Credential,
-    key_name: KeyName,
-    permits: Semaphore,
+    key: Arc<Key>,
     meter: Arc<Meter>,
 }
 
@@ -192,7 +189,7 @@ impl Session {
                 Ok(document) => return Ok(document),
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::Refused(token, error)) => {
-                    self.client.0.tokens.forget(&self.key_name, &token);
+                    self.key.forget(&token);
                     (
                         std::mem::take(&mut may_renew_token).then_some(Duration::ZERO),
                         error,
@@ -242,15 +239,14 @@ impl Session {
         let endpoint = url.path();
         let fail = |failure| Error::new(endpoint, failure);
         let _permit = self
+            .key
             .permits
             .acquire()
             .await
             .expect("the semaphore is never closed");
         let token = self
-            .client
-            .0
-            .tokens
-            .current(&self.key_name, &self.credential, clock::now())
+            .key
+            .token(&self.credential, clock::now())
             .map_err(|error| Attempt::Final(fail(error.into())))?;
         self.meter.requests.fetch_add(1, Ordering::Relaxed);
         let sent = self

@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn every_form_of_the_rate_header() {
-        let cases: &[(&[&str], Option<(u64, u64)>)] = &[
+        type Case<'a> = (&'a [&'a str], Option<(u64, u64)>);
+        let cases: &[Case<'_>] = &[
             (&[], None),
             (
                 &["user-hour-lim:3600;user-hour-rem:3545;"],

@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aws_lc_rs::digest;
 use chrono::TimeDelta;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto::aws_lc};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::{clock::Instant, credential::Credential};
@@ -39,18 +40,12 @@ impl Token {
 #[error("no token could be signed with this key: {0}")]
 pub struct SigningError(#[from] jsonwebtoken::errors::Error);
 
-/// The tokens in use, one for each key.
-#[derive(Default)]
-pub(super) struct Tokens {
-    by_key: Mutex<HashMap<KeyName, Arc<Token>>>,
-}
-
 /// Names a key for good: the same Key ID with another private key or issuer is another key.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct KeyName([u8; 32]);
+#[derive(PartialEq, Eq, Hash)]
+struct KeyName([u8; 32]);
 
 impl KeyName {
-    pub(super) fn of(credential: &Credential) -> Self {
+    fn of(credential: &Credential) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
         for part in [
             credential.key_id.as_bytes(),
@@ -71,33 +66,85 @@ impl KeyName {
     }
 }
 
-impl Tokens {
+/// What all sessions of one key share.
+pub(super) struct Key {
+    token: Mutex<Option<Arc<Token>>>,
+    /// One for each request that may be under way.
+    pub(super) permits: Semaphore,
+}
+
+impl Key {
+    fn new(in_flight: usize) -> Self {
+        Self {
+            token: Mutex::default(),
+            permits: Semaphore::new(in_flight),
+        }
+    }
+
     /// The key's token, minted anew past half its life.
-    pub(super) fn current(
+    pub(super) fn token(
         &self,
-        name: &KeyName,
-        key: &Credential,
+        credential: &Credential,
         now: Instant,
     ) -> Result<Arc<Token>, SigningError> {
-        let mut tokens = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(token) = tokens.get(name).filter(|token| token.is_fresh(now)) {
+        let mut current = self.lock();
+        if let Some(token) = current.as_ref().filter(|token| token.is_fresh(now)) {
             return Ok(Arc::clone(token));
         }
-        tokens.retain(|_, token| token.is_fresh(now));
-        let token = Arc::new(mint(key, now)?);
-        tokens.insert(name.clone(), Arc::clone(&token));
+        let token = Arc::new(mint(credential, now)?);
+        *current = Some(Arc::clone(&token));
         Ok(token)
     }
 
     /// Forgets a token that was refused, unless another has taken its place.
-    pub(super) fn forget(&self, name: &KeyName, refused: &Arc<Token>) {
-        let mut tokens = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if tokens
-            .get(name)
+    pub(super) fn forget(&self, refused: &Arc<Token>) {
+        let mut current = self.lock();
+        if current
+            .as_ref()
             .is_some_and(|token| Arc::ptr_eq(token, refused))
         {
-            tokens.remove(name);
+            *current = None;
         }
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        self.lock()
+            .as_ref()
+            .is_none_or(|token| !token.is_fresh(now))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Token>>> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keys in use. One that no session holds goes when its token has had half its life.
+pub(super) struct Keys {
+    by_name: Mutex<HashMap<KeyName, Arc<Key>>>,
+    in_flight: usize,
+}
+
+/// Idle keys are looked for when the number of keys has doubled since, beginning with this many.
+const FEW: usize = 64;
+
+impl Keys {
+    pub(super) fn new(in_flight: usize) -> Self {
+        Self {
+            by_name: Mutex::default(),
+            in_flight,
+        }
+    }
+
+    /// What the sessions of this key share.
+    pub(super) fn of(&self, credential: &Credential, now: Instant) -> Arc<Key> {
+        let mut keys = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= FEW && keys.len() == keys.capacity() {
+            keys.retain(|_, key| Arc::strong_count(key) > 1 || !key.is_idle(now));
+        }
+        let key = keys
+            .entry(KeyName::of(credential))
+            .or_insert_with(|| Arc::new(Key::new(self.in_flight)));
+        Arc::clone(key)
     }
 }
 
@@ -183,14 +230,12 @@ mod tests {
 
     #[test]
     fn a_token_is_reused_until_half_its_life() {
-        let tokens = Tokens::default();
-        let key = key(Some("issuer"));
-        let name = KeyName::of(&key);
+        let keys = Keys::new(4);
+        let credential = key(Some("issuer"));
         let now = clock::now();
         let after = |seconds| {
-            tokens
-                .current(&name, &key, now + TimeDelta::seconds(seconds))
-                .unwrap()
+            let now = now + TimeDelta::seconds(seconds);
+            keys.of(&credential, now).token(&credential, now).unwrap()
         };
         let first = after(0);
         assert!(Arc::ptr_eq(&first, &after(239)));
@@ -201,19 +246,30 @@ mod tests {
 
     #[test]
     fn a_refused_token_is_forgotten_once() {
-        let tokens = Tokens::default();
-        let key = key(Some("issuer"));
-        let name = KeyName::of(&key);
+        let credential = key(Some("issuer"));
+        let key = Key::new(4);
         let now = clock::now();
-        let first = tokens.current(&name, &key, now).unwrap();
-        tokens.forget(&name, &first);
-        let second = tokens.current(&name, &key, now).unwrap();
+        let first = key.token(&credential, now).unwrap();
+        key.forget(&first);
+        let second = key.token(&credential, now).unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
-        tokens.forget(&name, &first);
-        assert!(Arc::ptr_eq(
-            &second,
-            &tokens.current(&name, &key, now).unwrap()
-        ));
+        key.forget(&first);
+        assert!(Arc::ptr_eq(&second, &key.token(&credential, now).unwrap()));
+    }
+
+    #[test]
+    fn keys_that_nobody_uses_do_not_pile_up() {
+        let keys = Keys::new(4);
+        let now = clock::now();
+        let held = key(Some("issuer"));
+        let held_key = keys.of(&held, now);
+        for _ in 0..1000 {
+            let passing = key(Some("issuer"));
+            keys.of(&passing, now);
+        }
+        let count = keys.by_name.lock().unwrap().len();
+        assert!(count < 500, "{count} keys");
+        assert!(Arc::ptr_eq(&held_key, &keys.of(&held, now)));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! Every step is the command itself, with the same code behind it as when it is typed.
 
-use std::fs;
+use std::{fs, io, path::PathBuf};
 
 use anyhow::Context as _;
+use tempfile::TempDir;
 
 use super::{
     Verdict, catalog,
@@ -13,8 +14,11 @@ use super::{
     wiring::Wiring,
 };
 use crate::{
+    catalog::Limits,
+    config,
     project::ProjectId,
     simulator::{App, InAppPurchase, Options, Simulator, State},
+    sync::Engine,
 };
 
 /// The simulated app.
@@ -31,135 +35,170 @@ pub(super) async fn demo(wiring: &Wiring, output: &Output) -> anyhow::Result<Ver
     }
 }
 
+/// The simulated App Store Connect, and a folder for everything else.
+struct Stage<'a> {
+    simulator: Simulator,
+    folder: TempDir,
+    wiring: Wiring,
+    id: ProjectId,
+    output: &'a Output,
+}
+
 async fn show(wiring: &Wiring, output: &Output) -> anyhow::Result<()> {
-    let folder = tempfile::Builder::new()
-        .prefix("catalog-sync-demo-")
-        .tempdir()?;
-    let mut state = State::sample();
-    state
-        .app_mut(APP_ID)
-        .context("the sample has its app")?
-        .in_app_purchases
-        .extend(badges());
-    let simulator = Simulator::start_with(
-        state,
-        Options {
-            https: true,
-            ..Options::default()
-        },
-    )
-    .await?;
-    let edit = |change: fn(&mut App)| {
-        simulator
-            .edit(|state| state.app_mut(APP_ID).map(change))
-            .context("the sample has its app")
-    };
-    let key_file = simulator
-        .state()
-        .write_keys(folder.path())?
-        .into_iter()
-        .next()
-        .context("the sample has a key")?;
-    let issuer_id = simulator
-        .state()
-        .teams
-        .first()
-        .context("the sample has a team")?
-        .issuer_id
-        .clone();
-
-    let mut config = wiring.config.clone();
-    let ca_file = folder.path().join("ca.pem");
-    fs::write(&ca_file, simulator.ca_pem().unwrap_or_default())?;
-    config.app_store.base_url = simulator.base_url().to_owned();
-    config.app_store.ca_file = ca_file;
-    config.app_store.proxy = String::new();
-    config.store.url = format!("sqlite:{}", folder.path().join("catalog-sync.db").display());
-    config.store.url_file = std::path::PathBuf::new();
-    config.vault.master_key_file = folder.path().join("master.key");
-    let wiring = &Wiring { config };
-    let id: ProjectId = "lumen".parse()?;
-
-    let step = |title: &str, command: &str| {
-        output.say(format_args!(
-            "\n{BOLD}{title}{BOLD:#}\n{DIM}$ catalog-sync {command}{DIM:#}"
-        ))
-    };
-    output.say(format_args!(
-        "A simulated App Store Connect listens at {} with a key, an app and its catalog.",
-        simulator.base_url()
-    ))?;
-    setup::make_missing(wiring, &folder.path().join("worker.toml")).await?;
-
-    step(
-        "1. A customer hands over an API key.",
-        "project add lumen --issuer-id .. --private-key AuthKey_LUMENADM01.p8",
-    )?;
-    project::add(
-        id.clone(),
-        &project::KeyArgs::of(issuer_id, key_file),
-        wiring,
-        output,
-    )
-    .await?;
-
-    step(
-        "2. The first sync brings every kind of thing.",
-        "sync lumen",
-    )?;
-    let engine = wiring.engine().await?;
-    let ids = std::slice::from_ref(&id);
-    sync::run(ids, &engine, 1, output).await?;
-
-    step(
-        "3. The catalog is in SQL: views with typed columns.",
-        "catalog lumen",
-    )?;
-    catalog::catalog(&id, false, &*engine.store, output).await?;
-
-    output.say(format_args!(
-        "\n{BOLD}4. Somebody edits every kind of thing in App Store Connect.{BOLD:#}"
-    ))?;
-    edit(edit_every_kind)?;
-    step("   What would a sync change?", "plan lumen")?;
-    sync::plan(&id, &engine, output).await?;
-    step(
-        "5. The second sync writes it, and keeps what was before.",
-        "sync lumen",
-    )?;
-    sync::run(ids, &engine, 1, output).await?;
-
-    step(
-        "6. The third finds nothing new, and writes nothing.",
-        "sync lumen",
-    )?;
-    sync::run(ids, &engine, 1, output).await?;
-
-    output.say(format_args!(
-        "\n{BOLD}7. Half of the in-app purchases vanish upstream: a mistake, or an outage.{BOLD:#}"
-    ))?;
-    edit(|app| {
-        app.in_app_purchases
-            .retain(|purchase| !purchase.product_id.contains(".badge."));
-    })?;
-    step(
-        "   Such removals are held until somebody approves them, or the things return.",
-        "sync lumen",
-    )?;
-    sync::run(ids, &engine, 1, output).await?;
-
-    step("8. How it fares, and what each run cost.", "status lumen")?;
-    catalog::status(Some(&id), &*engine.store, output).await?;
-    step("", "runs lumen")?;
-    catalog::runs(&id, 10, &*engine.store, output).await?;
+    let stage = Stage::set(wiring, output).await?;
+    stage.hand_over_a_key().await?;
+    let engine = stage.wiring.engine().await?;
+    stage.sync_first(&engine).await?;
+    stage.edit_and_sync(&engine).await?;
+    stage.lose_half(&engine).await?;
+    stage.tell_what_it_cost(&engine).await?;
 
     drop(engine);
-    simulator.stop().await;
-    folder.close()?;
+    stage.simulator.stop().await;
+    stage.folder.close()?;
     output.say(
         "\nThat was all; nothing was left behind. The README says how to go on with a real key.",
     )?;
     Ok(())
+}
+
+impl<'a> Stage<'a> {
+    /// Starts the simulator over HTTPS, and makes a configuration, a master key and a database in a temporary folder.
+    async fn set(wiring: &Wiring, output: &'a Output) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("catalog-sync-demo-")
+            .tempdir()?;
+        let mut state = State::sample();
+        state
+            .app_mut(APP_ID)
+            .context("the sample has its app")?
+            .in_app_purchases
+            .extend(badges());
+        let simulator = Simulator::start_with(
+            state,
+            Options {
+                https: true,
+                ..Options::default()
+            },
+        )
+        .await?;
+
+        let mut config = wiring.config.clone();
+        let ca_file = folder.path().join("ca.pem");
+        fs::write(&ca_file, simulator.ca_pem().unwrap_or_default())?;
+        simulator
+            .base_url()
+            .clone_into(&mut config.app_store.base_url);
+        config.app_store.ca_file = ca_file;
+        config.app_store.proxy = String::new();
+        config.store.url = format!("sqlite:{}", folder.path().join("catalog-sync.db").display());
+        config.store.url_file = PathBuf::new();
+        config.vault.master_key_file = folder.path().join("master.key");
+        config.guard = Limits::default();
+        let wiring = Wiring { config };
+        setup::make_missing(&wiring, &folder.path().join(config::FILE)).await?;
+        output.say(format_args!(
+            "A simulated App Store Connect listens at {} with a key, an app and its catalog.",
+            simulator.base_url()
+        ))?;
+        Ok(Self {
+            simulator,
+            folder,
+            wiring,
+            id: "lumen".parse()?,
+            output,
+        })
+    }
+
+    fn title(&self, title: &str) -> io::Result<()> {
+        self.output.say(format_args!("\n{BOLD}{title}{BOLD:#}"))
+    }
+
+    fn command(&self, command: &str) -> io::Result<()> {
+        self.output
+            .say(format_args!("{DIM}$ catalog-sync {command}{DIM:#}"))
+    }
+
+    fn edit(&self, change: fn(&mut App)) -> anyhow::Result<()> {
+        self.simulator
+            .edit(|state| state.app_mut(APP_ID).map(change))
+            .context("the sample has its app")
+    }
+
+    async fn sync(&self, engine: &Engine) -> anyhow::Result<()> {
+        self.command("sync lumen")?;
+        sync::run(std::slice::from_ref(&self.id), engine, 1, self.output)
+            .await
+            .map(drop)
+    }
+
+    async fn hand_over_a_key(&self) -> anyhow::Result<()> {
+        let state = self.simulator.state();
+        let key_file = state
+            .write_keys(self.folder.path())?
+            .into_iter()
+            .next()
+            .context("the sample has a key")?;
+        let issuer_id = state
+            .teams
+            .first()
+            .context("the sample has a team")?
+            .issuer_id
+            .clone();
+        self.title("1. A customer hands over an API key.")?;
+        self.command("project add lumen --issuer-id .. --private-key AuthKey_LUMENADM01.p8")?;
+        project::add(
+            self.id.clone(),
+            &project::KeyArgs::of(issuer_id, key_file),
+            &self.wiring,
+            self.output,
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn sync_first(&self, engine: &Engine) -> anyhow::Result<()> {
+        self.title("2. The first sync brings every kind of thing.")?;
+        self.sync(engine).await?;
+        self.title("3. The catalog is in SQL: views with typed columns.")?;
+        self.command("catalog lumen")?;
+        catalog::catalog(&self.id, false, &*engine.store, self.output)
+            .await
+            .map(drop)
+    }
+
+    async fn edit_and_sync(&self, engine: &Engine) -> anyhow::Result<()> {
+        self.title(
+            "4. Somebody edits every kind of thing in App Store Connect. What would a sync change?",
+        )?;
+        self.edit(edit_every_kind)?;
+        self.command("plan lumen")?;
+        sync::plan(&self.id, engine, self.output).await?;
+        self.title("5. The second sync writes it, and keeps what was before.")?;
+        self.sync(engine).await?;
+        self.title("6. The third finds nothing new, and writes nothing.")?;
+        self.sync(engine).await
+    }
+
+    async fn lose_half(&self, engine: &Engine) -> anyhow::Result<()> {
+        self.title("7. Half of the in-app purchases vanish upstream: a mistake, or an outage. They are held.")?;
+        self.edit(|app| {
+            app.in_app_purchases
+                .retain(|purchase| !purchase.product_id.contains(".badge."));
+        })?;
+        self.sync(engine).await
+    }
+
+    async fn tell_what_it_cost(&self, engine: &Engine) -> anyhow::Result<()> {
+        self.title("8. How the project fares, and what each run cost.")?;
+        self.command("status lumen")?;
+        catalog::status(Some(&self.id), &*engine.store, self.output).await?;
+        self.output.say("")?;
+        self.command("runs lumen")?;
+        catalog::runs(&self.id, 10, &*engine.store, self.output)
+            .await
+            .map(drop)
+    }
 }
 
 /// More in-app purchases than the sample has, so that there is something to vanish.

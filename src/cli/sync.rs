@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use clap::Args;
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -217,7 +218,7 @@ pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io:
         output.hold(id, hold)?;
     }
     output.say(format_args!(
-        "{BOLD}{id}{BOLD:#} {style}{}{style:#}: {} ({}, {}, revision {}, {:.1} s)",
+        "{BOLD}{id}{BOLD:#} {style}{}{style:#}: {} ({}, {}, revision {}, {})",
         run.outcome,
         run.counts,
         counted(run.cost.requests, "request"),
@@ -226,7 +227,7 @@ pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io:
             rows => counted(rows, "row") + " written",
         },
         committed.revision,
-        (run.finished_at - run.started_at).as_seconds_f64()
+        lasting(run.finished_at - run.started_at)
     ))?;
     if run.outcome == Outcome::Failed {
         return run
@@ -242,6 +243,13 @@ pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io:
         output.diagnosis(why)?;
     }
     Ok(())
+}
+
+fn lasting(duration: TimeDelta) -> String {
+    match duration.num_milliseconds() {
+        milliseconds @ ..1000 => format!("{milliseconds} ms"),
+        milliseconds => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
+    }
 }
 
 fn answer(id: &ProjectId, report: &Report) -> Value {

@@ -104,7 +104,7 @@ pub struct Sync {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Directives of `tracing`, such as `info,catalog_sync=debug`; empty for `warn` on a terminal and `info` elsewhere.
+    /// Directives of `tracing`, such as `info,catalog_sync=debug`; empty for nothing on a terminal and `info` elsewhere.
     pub filter: String,
     /// The form of a line.
     pub format: Format,

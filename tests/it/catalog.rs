@@ -116,7 +116,9 @@ proptest! {
             log.push(changes);
         }
         let mut replayed = Catalog::default();
-        log.iter().for_each(|changes| replayed.apply(changes));
+        for changes in &log {
+            replayed.apply(changes);
+        }
         prop_assert_eq!(replayed, catalog);
     }
 

@@ -54,20 +54,28 @@ pub(crate) struct Answer {
 impl Answer {
     /// Standard output as JSON.
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("{error} in {:?}, beside {:?}", self.stdout, self.stderr))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
+            panic!("{error} in {:?}, beside {:?}", self.stdout, self.stderr)
+        })
     }
 
     /// The same answer, once its exit code is as expected.
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code, code,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
         self
     }
 
     /// The events of the log.
     pub(crate) fn events(&self) -> Vec<Value> {
-        self.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.stderr
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 }
 
@@ -79,12 +87,20 @@ impl House {
         simulator.state().write_keys(folder.path()).unwrap();
         let postgres = match backend {
             Backend::Sqlite => None,
-            Backend::Postgres => Some(postgres::database().await),
+            Backend::Postgres => Some(postgres::empty_database().await),
         };
-        let store_url =
-            postgres.as_ref().map_or_else(|| "sqlite:catalog-sync.db".to_owned(), |database| database.url().to_owned());
+        let store_url = postgres.as_ref().map_or_else(
+            || "sqlite:catalog-sync.db".to_owned(),
+            |database| database.url().to_owned(),
+        );
         let base_url = simulator.base_url().to_owned();
-        Self { simulator, folder, store_url, base_url, _postgres: postgres }
+        Self {
+            simulator,
+            folder,
+            store_url,
+            base_url,
+            _postgres: postgres,
+        }
     }
 
     /// A house in which `init` has been run.
@@ -105,18 +121,6 @@ impl House {
         self.folder.path().join(name)
     }
 
-    pub(crate) fn store_url(&self) -> String {
-        match self.store_url.strip_prefix("sqlite:") {
-            Some(file) => format!("sqlite:{}", self.path(file).display()),
-            None => self.store_url.clone(),
-        }
-    }
-
-    /// Sends the binary elsewhere.
-    pub(crate) fn point_to(&mut self, base_url: &str) {
-        base_url.clone_into(&mut self.base_url);
-    }
-
     pub(crate) fn issuer_id(&self) -> String {
         self.simulator.state().teams[0].issuer_id.clone()
     }
@@ -129,7 +133,16 @@ impl House {
     /// `project add` with the first key.
     pub(crate) async fn add(&self, id: &str) -> Answer {
         let (issuer_id, key_file) = (self.issuer_id(), self.key_file());
-        self.run(&["project", "add", id, "--issuer-id", &issuer_id, "--private-key", &key_file]).await
+        self.run(&[
+            "project",
+            "add",
+            id,
+            "--issuer-id",
+            &issuer_id,
+            "--private-key",
+            &key_file,
+        ])
+        .await
     }
 
     /// Runs the binary.
@@ -146,11 +159,19 @@ impl House {
     /// The error code with which a command fails.
     pub(crate) async fn error_code(&self, args: &[&str]) -> String {
         let answer = self.json(args, 1).await;
-        answer["error"]["code"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+        answer["error"]["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"))
+            .to_owned()
     }
 
     /// Runs the binary with these variables and this standard input.
-    pub(crate) async fn run_with(&self, args: &[&str], variables: &[(&str, &str)], input: &str) -> Answer {
+    pub(crate) async fn run_with(
+        &self,
+        args: &[&str],
+        variables: &[(&str, &str)],
+        input: &str,
+    ) -> Answer {
         let mut child = Command::new(env!("CARGO_BIN_EXE_catalog-sync"))
             .args(args)
             .current_dir(self.folder.path())

@@ -1,10 +1,20 @@
 //! The integration tests, by subject.
+#![cfg(test)]
 
 #[cfg(feature = "simulator")]
 mod asc;
 mod catalog;
+#[cfg(feature = "simulator")]
+mod cli;
+#[cfg(feature = "simulator")]
+mod codes;
 mod config;
 mod credential;
+#[cfg(feature = "simulator")]
+mod house;
+#[cfg(feature = "simulator")]
+mod mistakes;
+mod postgres;
 #[cfg(feature = "simulator")]
 mod simulator;
 mod vault;
