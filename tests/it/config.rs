@@ -1,6 +1,5 @@
 //! Which file is read, and what is in the files it names.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
     fs,

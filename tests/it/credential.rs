@@ -1,6 +1,5 @@
 //! What is said of a file that is not an App Store Connect key.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use catalog_sync::{

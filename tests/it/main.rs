@@ -17,4 +17,5 @@ mod mistakes;
 mod postgres;
 #[cfg(feature = "simulator")]
 mod simulator;
+mod store;
 mod vault;

@@ -150,7 +150,10 @@ fn start() -> PathBuf {
         told.push('\n');
     }
     // A full pipe would block the server.
-    std::thread::spawn(move || log.for_each(drop));
+    std::thread::spawn(move || {
+        log.for_each(drop);
+        guard.wait()
+    });
     folder
 }
 

@@ -1,6 +1,5 @@
 //! The master key file: its form, and who may read it.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
     fs,

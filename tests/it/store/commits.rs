@@ -1,0 +1,685 @@
+//! Commits: what they write, and that they write it whole (I5).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    pin::pin,
+    sync::{LazyLock, Mutex},
+    task::Poll,
+};
+
+use catalog_sync::{
+    catalog::{Catalog, Change, ChangeSet, Digest, Entry, Hold, Key, Kind, Op, Plan, guard},
+    diagnosis::{Code, Diagnosis},
+    run::{Cost, KeyHealth, Outcome, Run, Trigger},
+    store::{Aftermath, Error, LoggedChange, RecordedRun, Removed, Store},
+};
+use futures_util::future::join;
+use serde_json::json;
+use tracing::Instrument as _;
+use tracing_subscriber::{
+    EnvFilter, Layer, layer::Context, layer::SubscriberExt as _, registry::LookupSpan,
+};
+use uuid::Uuid;
+
+use super::sample::{
+    add, aftermath, at, claim, coins, everything, grace_period, group, history, plan, refusal, run,
+    snapshot, subscription, sync,
+};
+
+pub(crate) async fn every_op_is_written_and_logged(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    sync(store, &acme, 0, [coins("1"), coins("2")]).await;
+    sync(store, &acme, 1, [coins("1")]).await;
+    let dearer = coins("1").with("name", "Dearer");
+    let committed = sync(store, &acme, 2, [dearer.clone(), coins("2"), coins("3")]).await;
+    let last = sync(store, &acme, 3, [dearer.clone(), coins("2")]).await;
+
+    assert_eq!((committed.revision, committed.rows), (3, 6));
+    assert_eq!((last.revision, last.rows), (4, 2));
+    let catalog = store.load_catalog(&acme).await.unwrap();
+    assert_eq!(
+        catalog.present.values().cloned().collect::<Vec<_>>(),
+        [dearer.clone(), coins("2")]
+    );
+    assert_eq!(
+        catalog.removed.values().cloned().collect::<Vec<_>>(),
+        [coins("3")]
+    );
+
+    let mut log = history(store, &acme).await;
+    log.reverse();
+    let lines: Vec<_> = log
+        .iter()
+        .map(|line| (line.revision, line.op.as_str(), line.store_id.as_str()))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            (1, "added", "1"),
+            (1, "added", "2"),
+            (2, "removed", "2"),
+            (3, "updated", "1"),
+            (3, "restored", "2"),
+            (3, "added", "3"),
+            (4, "removed", "3"),
+        ]
+    );
+    assert!(log.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+    let update = &log[3];
+    let runs = store.read_runs(&acme, 2).await.unwrap();
+    assert_eq!(update.run_id, runs[1].run.id);
+    assert_eq!(update.at, at(2));
+    assert_eq!(update.kind, "in_app_purchase");
+    assert_eq!(update.product_id.as_deref(), Some("com.example.coins1"));
+    let before = coins("1").attributes;
+    assert_eq!(update.before, Some(json!({ "attributes": before })));
+    assert_eq!(
+        update.after,
+        Some(json!({ "attributes": dearer.attributes }))
+    );
+    assert_eq!((&log[0].before, &log[6].after), (&None, &None));
+}
+
+pub(crate) async fn a_restored_entry_keeps_when_it_was_first_seen(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let times = async || {
+        let shelf = store.read_shelf(&acme, Removed::Included).await.unwrap();
+        let product = &shelf.products[0];
+        (
+            product.first_seen_at,
+            product.updated_at,
+            product.removed_at,
+        )
+    };
+    sync(store, &acme, 0, [coins("1")]).await;
+    assert_eq!(times().await, (at(0), at(0), None));
+    sync(store, &acme, 1, []).await;
+    assert_eq!(times().await, (at(0), at(1), Some(at(1))));
+    sync(store, &acme, 2, [coins("1")]).await;
+    assert_eq!(times().await, (at(0), at(2), None));
+}
+
+pub(crate) async fn an_unchanged_catalog_writes_no_row(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let entries = [
+        coins("1"),
+        group("7", "Pro"),
+        subscription("8", "7"),
+        grace_period(),
+    ];
+    sync(store, &acme, 0, entries.clone()).await;
+    let before = everything(store, &acme).await;
+
+    let committed = sync(store, &acme, 5, entries).await;
+
+    assert_eq!((committed.revision, committed.rows), (1, 0));
+    let after = everything(store, &acme).await;
+    assert_eq!(after.catalog, before.catalog);
+    assert_eq!(after.history, before.history);
+    assert_eq!(after.shelf.products, before.shelf.products);
+    let checked = |all: &super::sample::Everything| {
+        let grace = all.shelf.grace_period.clone().unwrap();
+        (grace.changed_at, grace.checked_at)
+    };
+    assert_eq!(checked(&before), (at(0), Some(at(0))));
+    assert_eq!(checked(&after), (at(0), Some(at(5))));
+    assert_eq!((before.runs.len(), after.runs.len()), (1, 2));
+    assert_eq!(after.runs[0].revision, 1);
+}
+
+pub(crate) async fn revisions_rise_by_one_without_a_gap(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let mut expected = 0;
+    for minute in 0..12 {
+        let changes = minute % 3 != 2;
+        let name = format!("name {}", minute - i64::from(!changes));
+        expected += i64::from(changes);
+        let committed = sync(store, &acme, minute, [coins("1").with("name", name)]).await;
+        assert_eq!(committed.revision, expected);
+    }
+    let logged: Vec<i64> = history(store, &acme)
+        .await
+        .iter()
+        .rev()
+        .map(|line| line.revision)
+        .collect();
+    assert_eq!(logged, (1..=expected).collect::<Vec<_>>());
+    assert_eq!(store.load_state(&acme).await.unwrap().revision, expected);
+}
+
+pub(crate) async fn replaying_the_log_from_nothing_gives_the_catalog(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let pro = group("7", "Pro");
+    let mut monthly = subscription("8", "7");
+    sync(store, &acme, 0, [coins("1"), pro.clone(), monthly.clone()]).await;
+    sync(
+        store,
+        &acme,
+        1,
+        [pro.clone(), monthly.clone(), grace_period()],
+    )
+    .await;
+    monthly.parent = Some("9".into());
+    let plus = group("9", "Plus");
+    sync(store, &acme, 2, [coins("1"), plus, monthly, grace_period()]).await;
+
+    let replayed = replay(history(store, &acme).await);
+    assert_eq!(replayed, store.load_catalog(&acme).await.unwrap());
+    assert_eq!((replayed.present.len(), replayed.removed.len()), (4, 1));
+}
+
+/// The catalog that a log, newest line first, leads to.
+pub(crate) fn replay(log: Vec<LoggedChange>) -> Catalog {
+    let mut revisions = BTreeMap::<i64, Vec<Change>>::new();
+    for line in log.into_iter().rev() {
+        let key = Key {
+            kind: line.kind.parse().unwrap(),
+            store_id: line.store_id.into(),
+        };
+        let side = |body: Option<serde_json::Value>| {
+            let body = serde_json::from_value(body.expect("the log has this side")).unwrap();
+            Entry::from_body(key.clone(), body)
+        };
+        let change = match line.op.parse().unwrap() {
+            Op::Added => Change::Added {
+                after: side(line.after),
+            },
+            Op::Updated => Change::Updated {
+                before: side(line.before),
+                after: side(line.after),
+            },
+            Op::Removed => Change::Removed {
+                before: side(line.before),
+            },
+            Op::Restored => Change::Restored {
+                before: side(line.before),
+                after: side(line.after),
+            },
+        };
+        revisions.entry(line.revision).or_default().push(change);
+    }
+    let mut catalog = Catalog::default();
+    for changes in revisions.into_values() {
+        catalog.apply(&ChangeSet::new(changes));
+    }
+    catalog
+}
+
+fn hold() -> Hold {
+    Hold {
+        digest: Digest::from("0123456789ab"),
+        reasons: vec![
+            guard::Reason::Percent {
+                kind: Kind::InAppPurchase,
+                removed: 4,
+                present: 10,
+                limit_percent: 30,
+            },
+            guard::Reason::Descendants {
+                kind: Kind::SubscriptionGroup,
+                store_id: "7".into(),
+                descendants: 11,
+                limit: 10,
+            },
+        ],
+        removals: vec![
+            guard::Held {
+                key: coins("1").key,
+                product_id: Some("com.example.coins1".to_owned()),
+                name: Some("100 \"Coins\"".to_owned()),
+            },
+            guard::Held {
+                key: group("7", "").key,
+                product_id: None,
+                name: None,
+            },
+        ],
+    }
+}
+
+pub(crate) async fn a_run_comes_back_as_it_was_recorded(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let plan = plan(
+        &Catalog::default(),
+        &snapshot([coins("1"), group("7", "P")]),
+    );
+    let whole = Run {
+        trigger: Trigger::Request,
+        outcome: Outcome::Partial,
+        covered: [Kind::InAppPurchase, Kind::SubscriptionGroup].into(),
+        listed: [(Kind::InAppPurchase, 1), (Kind::SubscriptionGroup, 1)].into(),
+        failures: [
+            (
+                Kind::GracePeriod,
+                Diagnosis::of(Code::GracePeriodUnreadable),
+            ),
+            (Kind::Subscription, refusal()),
+        ]
+        .into(),
+        error: Some(refusal()),
+        hold: Some(hold()),
+        cost: Cost {
+            requests: u64::from(u32::MAX) + 1,
+            retries: 2,
+            throttled: 3,
+            bytes: 1 << 40,
+            budget_left: None,
+        },
+        ..run(&plan, 1)
+    };
+    let bare = Run {
+        trigger: Trigger::Command,
+        outcome: Outcome::Failed,
+        covered: [].into(),
+        listed: [].into(),
+        error: Some(Diagnosis::of(Code::UpstreamUnavailable)),
+        cost: Cost::default(),
+        ..run(&Plan::nothing(), 2)
+    };
+    for (run, plan) in [(&whole, &plan), (&bare, &Plan::nothing())] {
+        let lease = claim(store, &acme, 1).await;
+        let committed = store.commit(&lease, plan, run, &aftermath()).await.unwrap();
+        assert_eq!(committed.revision, 1);
+        let recorded = RecordedRun {
+            run: run.clone(),
+            epoch: lease.epoch,
+            revision: 1,
+        };
+        assert_eq!(store.read_runs(&acme, 1).await.unwrap(), [recorded]);
+    }
+}
+
+pub(crate) async fn runs_come_newest_first(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    // The clock is set back between the second run and the third.
+    for minute in [5, 9, 7] {
+        let name = format!("name {minute}");
+        sync(store, &acme, minute, [coins("1").with("name", name)]).await;
+    }
+    let newest = |limit| async move {
+        let runs = store.read_runs(&super::sample::id("acme"), limit).await;
+        runs.unwrap()
+            .iter()
+            .map(|recorded| recorded.run.finished_at)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(newest(10).await, [at(7), at(9), at(5)]);
+    assert_eq!(newest(2).await, [at(7), at(9)]);
+    assert_eq!(newest(0).await.len(), 0);
+}
+
+pub(crate) async fn a_hold_comes_back_and_goes(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let nothing = Plan::nothing();
+    for (minute, held) in [(0, Some(hold())), (1, None)] {
+        let lease = claim(store, &acme, minute).await;
+        let run = Run {
+            outcome: held.as_ref().map_or(Outcome::Succeeded, |_| Outcome::Held),
+            hold: held.clone(),
+            ..run(&nothing, minute)
+        };
+        let after = Aftermath {
+            hold: held.clone(),
+            ..aftermath()
+        };
+        store.commit(&lease, &nothing, &run, &after).await.unwrap();
+
+        assert_eq!(store.load_state(&acme).await.unwrap().hold, held);
+        let status = store.read_status(&acme).await.unwrap();
+        assert_eq!(status.hold, held);
+        assert_eq!(status.outcome, Some(run.outcome));
+        assert_eq!(status.last_success_at, Some(at(minute)));
+    }
+}
+
+pub(crate) async fn the_key_health_comes_back(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let healths = [
+        KeyHealth {
+            worked_at: Some(at(0)),
+            refused_since: Some(at(1)),
+            refusals: u32::MAX,
+        },
+        KeyHealth::default(),
+    ];
+    for key_health in healths {
+        let lease = claim(store, &acme, 1).await;
+        let after = Aftermath {
+            key_health,
+            hold: None,
+        };
+        let nothing = Plan::nothing();
+        store
+            .commit(&lease, &nothing, &run(&nothing, 1), &after)
+            .await
+            .unwrap();
+        let state = store.load_state(&acme).await.unwrap();
+        assert_eq!(state.key_health, key_health);
+    }
+}
+
+/// Commits a run that changes nothing and ends so.
+async fn ends(store: &dyn Store, minute: i64, outcome: Outcome, covered: &[Kind]) {
+    let acme = super::sample::id("acme");
+    let lease = claim(store, &acme, minute).await;
+    let run = Run {
+        outcome,
+        covered: covered.iter().copied().collect(),
+        error: (outcome == Outcome::Failed).then(refusal),
+        ..run(&Plan::nothing(), minute)
+    };
+    store
+        .commit(&lease, &Plan::nothing(), &run, &aftermath())
+        .await
+        .unwrap();
+}
+
+pub(crate) async fn failures_in_a_row_are_counted(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let told = async || {
+        let status = store.read_status(&acme).await.unwrap();
+        (
+            status.consecutive_failures,
+            status.error,
+            status.last_attempt_at,
+            status.last_success_at,
+        )
+    };
+    ends(store, 0, Outcome::Succeeded, &Kind::ALL).await;
+    assert_eq!(told().await, (0, None, Some(at(0)), Some(at(0))));
+    ends(store, 1, Outcome::Failed, &[]).await;
+    ends(store, 2, Outcome::Failed, &[]).await;
+    assert_eq!(told().await, (2, Some(refusal()), Some(at(2)), Some(at(0))));
+    ends(store, 3, Outcome::Held, &Kind::ALL).await;
+    assert_eq!(told().await, (0, None, Some(at(3)), Some(at(3))));
+    ends(store, 4, Outcome::Failed, &[]).await;
+    assert_eq!(told().await.0, 1);
+}
+
+pub(crate) async fn a_partial_run_keeps_the_last_success(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    ends(store, 0, Outcome::Succeeded, &Kind::ALL).await;
+    ends(store, 1, Outcome::Failed, &[]).await;
+    ends(store, 2, Outcome::Partial, &[Kind::InAppPurchase]).await;
+
+    let status = store.read_status(&acme).await.unwrap();
+    assert_eq!(status.outcome, Some(Outcome::Partial));
+    assert_eq!(status.consecutive_failures, 0);
+    assert_eq!(status.last_success_at, Some(at(0)));
+    assert_eq!(status.last_attempt_at, Some(at(2)));
+}
+
+pub(crate) async fn what_was_covered_is_dated_kind_by_kind(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let dates = async || store.read_status(&acme).await.unwrap().covered_at;
+    ends(
+        store,
+        0,
+        Outcome::Partial,
+        &[Kind::InAppPurchase, Kind::Subscription],
+    )
+    .await;
+    ends(
+        store,
+        1,
+        Outcome::Partial,
+        &[Kind::Subscription, Kind::GracePeriod],
+    )
+    .await;
+    let expected = [
+        (Kind::InAppPurchase, at(0)),
+        (Kind::Subscription, at(1)),
+        (Kind::GracePeriod, at(1)),
+    ];
+    assert_eq!(dates().await, expected.into());
+    ends(store, 2, Outcome::Failed, &[]).await;
+    assert_eq!(dates().await, expected.into());
+}
+
+pub(crate) async fn odd_text_comes_back_as_it_was(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let texts = [
+        "it's \"quoted\" \\ $1 ; drop table entries; --".to_owned(),
+        "👩‍👩‍👧‍👦 𝕏 ﷽ مرحبا \u{200f}\u{feff}".to_owned(),
+        "line\nbreak\ttab\r\u{1}\u{7f}\u{2028}".to_owned(),
+        "{\"json\": [null]}".to_owned(),
+        "null".to_owned(),
+        String::new(),
+        " ".to_owned(),
+        "x".repeat(100_000),
+    ];
+    let entries = texts.iter().enumerate().map(|(number, text)| {
+        coins(&number.to_string())
+            .with("name", text.as_str())
+            .with(
+                "productId",
+                format!("{number} {}", text.get(..4).unwrap_or("👩")),
+            )
+            .with(text.as_str(), "as a name too")
+    });
+    let entries: Vec<Entry> = entries.collect();
+    sync(store, &acme, 0, entries.clone()).await;
+
+    let catalog = store.load_catalog(&acme).await.unwrap();
+    assert_eq!(catalog.present.into_values().collect::<Vec<_>>(), entries);
+    let shelf = store.read_shelf(&acme, Removed::LeftOut).await.unwrap();
+    for (product, text) in shelf.products.iter().zip(&texts) {
+        assert_eq!(product.name.as_ref(), Some(text));
+    }
+    assert_eq!(
+        replay(history(store, &acme).await).present.len(),
+        texts.len()
+    );
+    assert_eq!(sync(store, &acme, 1, entries).await.rows, 0);
+}
+
+pub(crate) async fn odd_numbers_come_back_as_they_were(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let numbers = json!([
+        0, -1, 1.0, 0.1, -0.5, 1e16, 1e-7, 1e300, 5e-324, 1.797_693_134_862_315_7e308,
+        0.300_000_000_000_000_04, 2.225_073_858_507_201e-308,
+        i64::MIN, i64::MAX, u64::MAX, 9_007_199_254_740_993_i64,
+        [[], {}, [null, true, {"a": {"b": [1]}}]]
+    ]);
+    let entry = coins("1").with("numbers", numbers);
+    sync(store, &acme, 0, [entry.clone()]).await;
+
+    let catalog = store.load_catalog(&acme).await.unwrap();
+    assert_eq!(
+        catalog.present.into_values().collect::<Vec<_>>(),
+        std::slice::from_ref(&entry)
+    );
+    assert_eq!(sync(store, &acme, 1, [entry]).await.rows, 0);
+}
+
+pub(crate) async fn ten_thousand_products_take_as_many_statements_as_one(store: &dyn Store) {
+    let mut counted = Vec::new();
+    for (name, products) in [("one", 1), ("many", 10_000)] {
+        let project = add(store, name).await;
+        let entries = (0..products).map(|number| coins(&number.to_string()));
+        let plan = plan(&Catalog::default(), &snapshot(entries));
+        let lease = claim(store, &project, 0).await;
+        let run = run(&plan, 0);
+        let after = aftermath();
+        let commit = store.commit(&lease, &plan, &run, &after);
+        let (committed, statements) = count_statements(commit).await;
+        assert_eq!(committed.unwrap().rows, 2 * products);
+        counted.push(statements);
+        let catalog = store.load_catalog(&project).await.unwrap();
+        assert_eq!(catalog.present.len() as u64, products);
+    }
+    assert_eq!(counted[0], counted[1]);
+    assert_eq!(counted[0], 5, "begin, state, run, entries, log");
+}
+
+/// How many statements sqlx logs while the future runs. The last, COMMIT, is left out: SQLite's thread may log it late.
+async fn count_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
+    static COUNTS: Mutex<Option<HashMap<u64, usize>>> = Mutex::new(None);
+
+    struct Summary(bool);
+    impl tracing::field::Visit for Summary {
+        fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
+
+        fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+            self.0 |= field.name() == "summary" && value == "commit";
+        }
+    }
+
+    struct Counter;
+    impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Counter {
+        fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {
+            let mut summary = Summary(false);
+            event.record(&mut summary);
+            let span = context.event_span(event);
+            let Some(span) = span.filter(|span| span.name() == "counted" && !summary.0) else {
+                return;
+            };
+            if event.metadata().target() == "sqlx::query" {
+                let mut counts = COUNTS.lock().unwrap();
+                let counts = counts.get_or_insert_default();
+                *counts.entry(span.id().into_u64()).or_default() += 1;
+            }
+        }
+    }
+
+    // For all threads, as SQLite's statements run on their own.
+    static INSTALLED: LazyLock<()> = LazyLock::new(|| {
+        let filter = EnvFilter::new("off,sqlx::query=debug,it=info");
+        let subscriber = tracing_subscriber::registry().with(Counter.with_filter(filter));
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+    LazyLock::force(&INSTALLED);
+
+    let span = tracing::info_span!("counted");
+    let id = span.id().expect("the span is recorded").into_u64();
+    let done = work.instrument(span).await;
+    let counts = COUNTS.lock().unwrap();
+    let count = counts.as_ref().and_then(|counts| counts.get(&id));
+    (done, count.copied().unwrap_or(0))
+}
+
+pub(crate) async fn a_violated_constraint_leaves_nothing_half_written(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let zenith = add(store, "zenith").await;
+    sync(store, &acme, 0, [coins("1")]).await;
+    let taken = store.read_runs(&acme, 1).await.unwrap()[0].run.id;
+    let lease = claim(store, &zenith, 1).await;
+    let before = everything(store, &zenith).await;
+    let plan = plan(&before.catalog, &snapshot([coins("1"), coins("2")]));
+
+    let again = Run {
+        id: taken,
+        ..run(&plan, 1)
+    };
+    let refused = store.commit(&lease, &plan, &again, &aftermath()).await;
+
+    assert!(matches!(refused, Err(Error::Database(_))), "{refused:?}");
+    assert_eq!(everything(store, &zenith).await, before);
+    let fresh = Run {
+        id: Uuid::now_v7(),
+        ..again
+    };
+    let committed = store.commit(&lease, &plan, &fresh, &aftermath()).await;
+    assert_eq!(committed.unwrap().rows, 4);
+}
+
+pub(crate) async fn a_dropped_commit_is_whole_or_nothing(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let mut whole = 0;
+    for round in 0..40 {
+        let before = store.load_catalog(&acme).await.unwrap();
+        let revision = store.load_state(&acme).await.unwrap().revision;
+        let entries = (0..5).map(|number| coins(&number.to_string()).with("round", round));
+        let plan = plan(&before, &snapshot(entries));
+        let lease = claim(store, &acme, i64::from(round)).await;
+        let run = run(&plan, i64::from(round));
+        let after = aftermath();
+        {
+            // Dropped after so many polls, wherever that is.
+            let mut commit = pin!(store.commit(&lease, &plan, &run, &after));
+            let mut polls = 0;
+            std::future::poll_fn(|context| {
+                polls += 1;
+                if polls > round {
+                    return Poll::Ready(());
+                }
+                commit.as_mut().poll(context).map(|done| {
+                    done.unwrap();
+                })
+            })
+            .await;
+        }
+        // Waits for what may still be under way.
+        store.release(&lease).await.unwrap();
+
+        let mut expected = before.clone();
+        let now = store.load_state(&acme).await.unwrap().revision;
+        if now > revision {
+            whole += 1;
+            expected.apply(plan.changes());
+        }
+        assert_eq!(store.load_catalog(&acme).await.unwrap(), expected);
+        assert_eq!(replay(history(store, &acme).await), expected);
+        let runs = store.read_runs(&acme, u32::MAX).await.unwrap();
+        assert_eq!(runs.len(), whole);
+    }
+    // The first round is dropped before it begins.
+    assert!((1..40).contains(&whole), "{whole} of 40");
+}
+
+pub(crate) async fn a_reader_sees_a_whole_commit_or_nothing(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let entries = |round: i64| {
+        let coins =
+            (0..20).map(move |number| coins(&number.to_string()).with("name", round.to_string()));
+        coins.chain([group("7", &round.to_string())])
+    };
+    sync(store, &acme, 0, entries(0)).await;
+    let writing = async {
+        for round in 1..15 {
+            sync(store, &acme, round, entries(round)).await;
+        }
+    };
+    let reading = async {
+        let mut seen = 0;
+        while seen < 14 {
+            let shelf = store.read_shelf(&acme, Removed::LeftOut).await.unwrap();
+            let group = shelf.subscription_groups[0].name.clone();
+            assert_eq!(shelf.products.len(), 20);
+            for product in shelf.products {
+                assert_eq!(product.name, group);
+            }
+            seen = group.unwrap().parse::<i64>().unwrap();
+        }
+    };
+    join(writing, reading).await;
+}
+
+pub(crate) async fn projects_do_not_touch_each_other(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let zenith = add(store, "zenith").await;
+    // The same ids in both.
+    sync(
+        store,
+        &acme,
+        0,
+        [coins("1"), group("7", "A"), subscription("8", "7")],
+    )
+    .await;
+    sync(
+        store,
+        &zenith,
+        0,
+        [coins("1"), group("7", "Z"), subscription("8", "7")],
+    )
+    .await;
+    let before = everything(store, &acme).await;
+
+    sync(store, &zenith, 1, [coins("1").with("name", "Z only")]).await;
+
+    assert_eq!(everything(store, &acme).await, before);
+    let shelf = store.read_shelf(&acme, Removed::LeftOut).await.unwrap();
+    assert_eq!(shelf.products.len(), 2);
+    assert_eq!(shelf.products[1].group_name.as_deref(), Some("A"));
+}

@@ -1,0 +1,215 @@
+//! Samples: projects, entries, plans, and runs that commit them.
+
+use std::time::Duration;
+
+use catalog_sync::{
+    catalog::{Catalog, Entry, Kind, Limits, Plan, Snapshot, diff, guard},
+    clock::Instant,
+    diagnosis::{Code, Diagnosis},
+    project::{App, Project, ProjectId, SealedKey},
+    run::{Cost, KeyHealth, Outcome, Run, Trigger},
+    store::{
+        Aftermath, Committed, HistoryFilter, Lease, LoggedChange, RecordedRun, Removed, Shelf,
+        State, Status, Store,
+    },
+};
+use chrono::DateTime;
+use uuid::Uuid;
+
+pub(crate) const TTL: Duration = Duration::from_secs(30);
+
+/// So many minutes into the story, with milliseconds.
+pub(crate) fn at(minute: i64) -> Instant {
+    DateTime::from_timestamp(1_800_000_000 + 60 * minute, 123_000_000).unwrap()
+}
+
+pub(crate) fn id(text: &str) -> ProjectId {
+    text.parse().unwrap()
+}
+
+pub(crate) fn project(name: &str) -> Project {
+    Project {
+        id: id(name),
+        app: App {
+            id: "6446901002".to_owned(),
+            bundle_id: format!("com.example.{name}"),
+            name: format!("{name}'s app"),
+        },
+        key_id: "2X9R4HXF34".to_owned(),
+        issuer_id: Some("57246542-96fe-1a63-e053-0824d011072a".to_owned()),
+        paused_at: None,
+        created_at: at(-10),
+    }
+}
+
+pub(crate) fn key_of(project: &Project) -> SealedKey {
+    SealedKey {
+        key_id: project.key_id.clone(),
+        issuer_id: project.issuer_id.clone(),
+        master_key_id: "mk-1".to_owned(),
+        sealed: vec![0, 1, 2, 0xff, 0, b'\''],
+    }
+}
+
+pub(crate) async fn add(store: &dyn Store, name: &str) -> ProjectId {
+    let project = project(name);
+    store
+        .add_project(&project, &key_of(&project))
+        .await
+        .unwrap();
+    project.id
+}
+
+pub(crate) fn coins(store_id: &str) -> Entry {
+    Entry::new(Kind::InAppPurchase, store_id)
+        .with("productId", format!("com.example.coins{store_id}"))
+        .with("name", "100 Coins")
+        .with("inAppPurchaseType", "CONSUMABLE")
+        .with("state", "APPROVED")
+        .with("familySharable", false)
+}
+
+pub(crate) fn group(store_id: &str, name: &str) -> Entry {
+    Entry::new(Kind::SubscriptionGroup, store_id).with("referenceName", name)
+}
+
+pub(crate) fn subscription(store_id: &str, group: &str) -> Entry {
+    Entry::new(Kind::Subscription, store_id)
+        .within(group)
+        .with("productId", format!("com.example.sub{store_id}"))
+        .with("name", "Monthly")
+        .with("state", "READY_TO_SUBMIT")
+        .with("subscriptionPeriod", "ONE_MONTH")
+        .with("groupLevel", 1)
+        .with("familySharable", true)
+}
+
+pub(crate) fn grace_period() -> Entry {
+    Entry::new(Kind::GracePeriod, "6446901002")
+        .with("optIn", true)
+        .with("sandboxOptIn", false)
+        .with("duration", "SIXTEEN_DAYS")
+        .with("renewalType", "PAID_TO_PAID_ONLY")
+}
+
+/// All kinds, listed completely.
+pub(crate) fn snapshot(entries: impl IntoIterator<Item = Entry>) -> Snapshot {
+    let entries: Vec<Entry> = entries.into_iter().collect();
+    let mut snapshot = Snapshot::new();
+    for kind in Kind::ALL {
+        let listed = entries.iter().filter(|entry| entry.key.kind == kind);
+        snapshot.cover(kind, listed.cloned()).unwrap();
+    }
+    snapshot
+}
+
+/// What makes the catalog like the snapshot, nothing held.
+pub(crate) fn plan(catalog: &Catalog, snapshot: &Snapshot) -> Plan {
+    let review = |approved| {
+        guard::review(
+            diff(catalog, snapshot),
+            catalog,
+            &Limits::default(),
+            approved,
+        )
+    };
+    match review(None).hold {
+        Some(hold) => review(Some(&hold.digest)).plan,
+        None => review(None).plan,
+    }
+}
+
+/// A run that covered everything and ended well.
+pub(crate) fn run(plan: &Plan, minute: i64) -> Run {
+    Run {
+        id: Uuid::now_v7(),
+        trigger: Trigger::Schedule,
+        started_at: at(minute) - Duration::from_millis(1234),
+        finished_at: at(minute),
+        outcome: Outcome::Succeeded,
+        covered: Kind::ALL.into(),
+        listed: Kind::ALL.map(|kind| (kind, 3)).into(),
+        failures: [].into(),
+        error: None,
+        counts: plan.changes().counts(),
+        hold: None,
+        cost: Cost {
+            requests: 5,
+            retries: 1,
+            throttled: 0,
+            bytes: 12_345,
+            budget_left: Some(3_499),
+        },
+    }
+}
+
+pub(crate) fn aftermath() -> Aftermath {
+    Aftermath {
+        key_health: KeyHealth::default(),
+        hold: None,
+    }
+}
+
+pub(crate) fn refusal() -> Diagnosis {
+    Diagnosis {
+        endpoint: Some("/v1/apps/6446901002/inAppPurchasesV2".to_owned()),
+        apple_error_id: Some("3a1f \"quoted\"".to_owned()),
+        ..Diagnosis::new(
+            Code::RoleTooLow,
+            "The key's role may not read in-app purchases.",
+        )
+    }
+}
+
+pub(crate) async fn claim(store: &dyn Store, id: &ProjectId, minute: i64) -> Lease {
+    store.acquire(id, TTL, at(minute)).await.unwrap()
+}
+
+/// A whole run: the catalog becomes these entries.
+pub(crate) async fn sync(
+    store: &dyn Store,
+    id: &ProjectId,
+    minute: i64,
+    entries: impl IntoIterator<Item = Entry>,
+) -> Committed {
+    let catalog = store.load_catalog(id).await.unwrap();
+    let plan = plan(&catalog, &snapshot(entries));
+    let lease = claim(store, id, minute).await;
+    store
+        .commit(&lease, &plan, &run(&plan, minute), &aftermath())
+        .await
+        .unwrap()
+}
+
+/// Everything that a store says of a project.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Everything {
+    pub(crate) project: Project,
+    pub(crate) key: SealedKey,
+    pub(crate) state: State,
+    pub(crate) catalog: Catalog,
+    pub(crate) shelf: Shelf,
+    pub(crate) history: Vec<LoggedChange>,
+    pub(crate) runs: Vec<RecordedRun>,
+    pub(crate) status: Status,
+}
+
+pub(crate) async fn everything(store: &dyn Store, id: &ProjectId) -> Everything {
+    Everything {
+        project: store.load_project(id).await.unwrap(),
+        key: store.load_key(id).await.unwrap(),
+        state: store.load_state(id).await.unwrap(),
+        catalog: store.load_catalog(id).await.unwrap(),
+        shelf: store.read_shelf(id, Removed::Included).await.unwrap(),
+        history: history(store, id).await,
+        runs: store.read_runs(id, u32::MAX).await.unwrap(),
+        status: store.read_status(id).await.unwrap(),
+    }
+}
+
+pub(crate) async fn history(store: &dyn Store, id: &ProjectId) -> Vec<LoggedChange> {
+    store
+        .read_history(id, &HistoryFilter::default())
+        .await
+        .unwrap()
+}
