@@ -1,6 +1,5 @@
 //! Which file is read, and what is in the files it names.
 
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -29,10 +28,12 @@ fn the_command_line_names_the_file_before_the_environment_does() {
     assert_eq!(Config::load(Some(&one), env()).unwrap().sync.concurrency, 1);
     assert_eq!(Config::load(None, env()).unwrap().sync.concurrency, 2);
     // The tests run where the shipped file is.
-    assert_eq!(Config::load(None, []).unwrap(), Config::default());
+    let shipped = Config::load(None, []).unwrap();
+    assert_eq!(shipped.redacted(), Config::default().redacted());
+    assert_eq!(shipped.file(), Some(Path::new("worker.toml")));
     assert_eq!(
         Config::load(None, variable("CATALOG_SYNC_CONFIG", "")).unwrap(),
-        Config::default()
+        shipped
     );
 }
 

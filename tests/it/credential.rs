@@ -1,6 +1,5 @@
 //! What is said of a file that is not an App Store Connect key.
 
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use catalog_sync::{
     credential::{Given, read},

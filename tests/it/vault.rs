@@ -1,6 +1,5 @@
 //! The master key file: its form, and who may read it.
 
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
