@@ -16,6 +16,8 @@ mod house;
 mod mistakes;
 mod postgres;
 #[cfg(feature = "simulator")]
+mod shipped;
+#[cfg(feature = "simulator")]
 mod simulator;
 mod store;
 mod vault;
