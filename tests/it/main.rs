@@ -20,4 +20,6 @@ mod shipped;
 #[cfg(feature = "simulator")]
 mod simulator;
 mod store;
+#[cfg(feature = "simulator")]
+mod sync;
 mod vault;

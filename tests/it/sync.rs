@@ -1,0 +1,571 @@
+//! One project's run, by the library: what fails stays out of scope, what is stale cannot write, and quiet converges.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use catalog_sync::{
+    asc::{Client, Meter, Options},
+    catalog::{Catalog, Kind, Limits},
+    clock,
+    credential::{self, Given},
+    diagnosis::Code,
+    project::{self, Project, ProjectId},
+    run::{Outcome, Trigger},
+    simulator::{App, Fault, FaultKind, InAppPurchase, Simulator, State},
+    store,
+    sync::{Engine, Error, Report},
+    vault::{self, Vault},
+};
+use proptest::{prelude::*, test_runner::TestRunner};
+use tempfile::TempDir;
+
+use crate::{
+    asc::{fault, options},
+    house::{Backend, on_both_stores},
+};
+
+const APP: &str = "1000000001";
+
+fn app() -> App {
+    App::new(APP, "com.example.app", "Example")
+        .with_in_app_purchases(20)
+        .with_groups(3, 4)
+        .with_grace_period()
+}
+
+/// An engine with one project, against a simulator.
+struct Bench {
+    engine: Engine,
+    id: ProjectId,
+    simulator: Simulator,
+    _folder: TempDir,
+    _postgres: Option<crate::postgres::Database>,
+}
+
+impl Bench {
+    async fn new(app: App, backend: Backend) -> Self {
+        Self::with_limits(app, backend, Limits::default()).await
+    }
+
+    async fn with_limits(app: App, backend: Backend, limits: Limits) -> Self {
+        let simulator = Simulator::start(State::with_app(app)).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let postgres = match backend {
+            Backend::Sqlite => None,
+            Backend::Postgres => Some(crate::postgres::database().await),
+        };
+        let file = format!("sqlite:{}", folder.path().join("catalog-sync.db").display());
+        let url = postgres
+            .as_ref()
+            .map_or(file.as_str(), |database| database.url());
+        let store = store::open_migrated(url, &store::Options::default())
+            .await
+            .unwrap();
+        let key_file = folder.path().join("master.key");
+        vault::create(&key_file, clock::now()).unwrap();
+        let vault = Vault::open(&key_file).unwrap();
+
+        let state = simulator.state();
+        let (team, key) = state.key("SIMULATOR1").unwrap();
+        let credential = credential::read(Given {
+            key_id: Some(&key.key_id),
+            issuer_id: Some(&team.issuer_id),
+            private_key: Some(key.private_key.as_bytes()),
+            file_name: None,
+        })
+        .unwrap();
+        let id: ProjectId = "acme".parse().unwrap();
+        let project = Project {
+            id: id.clone(),
+            app: project::App {
+                id: APP.to_owned(),
+                bundle_id: "com.example.app".to_owned(),
+                name: "Example".to_owned(),
+            },
+            key_id: credential.key_id.clone(),
+            issuer_id: credential.issuer_id.clone(),
+            paused_at: None,
+            created_at: clock::now(),
+        };
+        store
+            .add_project(&project, &vault.seal(&id, &credential).unwrap())
+            .await
+            .unwrap();
+        let engine = Engine {
+            store,
+            vault: Arc::new(vault),
+            client: Client::new(options(&simulator)).unwrap(),
+            limits,
+            lease: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(10),
+        };
+        Self {
+            engine,
+            id,
+            simulator,
+            _folder: folder,
+            _postgres: postgres,
+        }
+    }
+
+    async fn sync(&self) -> Report {
+        self.try_sync(&self.engine).await.unwrap()
+    }
+
+    async fn try_sync(&self, engine: &Engine) -> Result<Report, Error> {
+        engine
+            .run(
+                &self.id,
+                Trigger::Command,
+                None,
+                &Arc::new(Meter::default()),
+            )
+            .await
+    }
+
+    async fn catalog(&self) -> Catalog {
+        self.engine.store.load_catalog(&self.id).await.unwrap()
+    }
+
+    /// Kinds and ids that are present.
+    async fn present(&self) -> BTreeSet<(Kind, String)> {
+        let catalog = self.catalog().await;
+        catalog
+            .present
+            .into_keys()
+            .map(|key| (key.kind, key.store_id.to_string()))
+            .collect()
+    }
+
+    fn edit(&self, change: impl FnOnce(&mut App)) {
+        self.simulator
+            .edit(|state| change(state.app_mut(APP).unwrap()));
+    }
+}
+
+/// Kinds and ids that an app has upstream.
+fn upstream(app: &App) -> BTreeSet<(Kind, String)> {
+    let purchases = app
+        .in_app_purchases
+        .iter()
+        .map(|it| (Kind::InAppPurchase, it.id.clone()));
+    let groups = app
+        .subscription_groups
+        .iter()
+        .map(|it| (Kind::SubscriptionGroup, it.id.clone()));
+    let subscriptions = app
+        .subscription_groups
+        .iter()
+        .flat_map(|group| &group.subscriptions);
+    let subscriptions = subscriptions.map(|it| (Kind::Subscription, it.id.clone()));
+    purchases
+        .chain(groups)
+        .chain(subscriptions)
+        .chain([(Kind::GracePeriod, app.id.clone())])
+        .collect()
+}
+
+on_both_stores!(
+    what_fails_is_out_of_scope_and_the_rest_is_synced,
+    a_run_where_nothing_can_be_listed_changes_nothing,
+    a_stale_worker_writes_nothing,
+    a_hold_lapses_when_the_things_return_and_not_before,
+    a_worker_waits_for_another,
+    a_catalog_of_thousands_comes_whole,
+);
+
+async fn what_fails_is_out_of_scope_and_the_rest_is_synced(backend: Backend) {
+    let cases = [
+        (
+            "inAppPurchasesV2",
+            fault("", 403).kind,
+            Kind::InAppPurchase,
+            Code::RoleTooLow,
+        ),
+        (
+            "inAppPurchasesV2",
+            fault("", 500).kind,
+            Kind::InAppPurchase,
+            Code::UpstreamUnavailable,
+        ),
+        (
+            "inAppPurchasesV2",
+            FaultKind::TotalOff(1),
+            Kind::InAppPurchase,
+            Code::UpstreamUnexpected,
+        ),
+        (
+            "inAppPurchasesV2",
+            FaultKind::Html200,
+            Kind::InAppPurchase,
+            Code::UpstreamUnexpected,
+        ),
+        (
+            "inAppPurchasesV2",
+            FaultKind::CutBody,
+            Kind::InAppPurchase,
+            Code::UpstreamUnavailable,
+        ),
+        (
+            "inAppPurchasesV2",
+            FaultKind::Body("{\"data\":null}".to_owned()),
+            Kind::InAppPurchase,
+            Code::UpstreamUnexpected,
+        ),
+        (
+            "1000000001$",
+            fault("", 403).kind,
+            Kind::GracePeriod,
+            Code::GracePeriodUnreadable,
+        ),
+        (
+            "1000000001$",
+            fault("", 404).kind,
+            Kind::GracePeriod,
+            Code::GracePeriodUnreadable,
+        ),
+        (
+            "1000000001$",
+            fault("", 503).kind,
+            Kind::GracePeriod,
+            Code::UpstreamUnavailable,
+        ),
+    ];
+    let bench = Bench::new(app(), backend).await;
+    bench.sync().await;
+    let before = bench.catalog().await;
+    for (round, (path, kind, left_alone, code)) in cases.into_iter().enumerate() {
+        bench.edit(|app| {
+            app.in_app_purchases[0].name = format!("Name {round}");
+            app.subscription_groups[0].reference_name = format!("Group {round}");
+            app.grace_period.as_mut().unwrap().opt_in = Some(round % 2 == 0);
+        });
+        bench.simulator.inject(Fault::new(path, kind.clone()));
+        let run = bench.sync().await.run;
+        bench.simulator.clear_faults();
+
+        assert_eq!(run.outcome, Outcome::Partial, "{kind:?}");
+        assert_eq!(
+            run.failures[&left_alone].code, code,
+            "{kind:?}: {}",
+            run.failures[&left_alone]
+        );
+        assert_eq!(run.error.map(|error| error.code), Some(code));
+        let covered: Vec<_> = Kind::ALL
+            .into_iter()
+            .filter(|it| *it != left_alone)
+            .collect();
+        assert_eq!(run.covered.into_iter().collect::<Vec<_>>(), covered);
+        let after = bench.catalog().await;
+        let of_kind = |catalog: &Catalog| catalog.of_kind(left_alone).cloned().collect::<Vec<_>>();
+        if round == 0 {
+            assert_eq!(of_kind(&before), of_kind(&after));
+        }
+        let group = after.of_kind(Kind::SubscriptionGroup).next().unwrap();
+        assert_eq!(
+            group.name(),
+            Some(format!("Group {round}").as_str()),
+            "the others are synced"
+        );
+        assert_eq!(
+            after.present.len(),
+            before.present.len(),
+            "nothing is removed"
+        );
+        bench.sync().await;
+    }
+}
+
+async fn a_run_where_nothing_can_be_listed_changes_nothing(backend: Backend) {
+    let bench = Bench::new(app(), backend).await;
+    bench.sync().await;
+    let before = bench.catalog().await;
+    for kind in [
+        FaultKind::Unauthorized,
+        FaultKind::RequiredAgreement,
+        fault("", 500).kind,
+        FaultKind::Body("{}".to_owned()),
+    ] {
+        bench.simulator.inject(Fault::new("", kind.clone()));
+        let report = bench.sync().await;
+        bench.simulator.clear_faults();
+        assert_eq!(
+            (report.run.outcome, report.committed.rows),
+            (Outcome::Failed, 0),
+            "{kind:?}"
+        );
+        assert_eq!(bench.catalog().await, before);
+        assert_eq!(
+            bench
+                .engine
+                .store
+                .read_status(&bench.id)
+                .await
+                .unwrap()
+                .consecutive_failures,
+            1
+        );
+        bench.sync().await;
+    }
+    // Each left a record.
+    assert_eq!(
+        bench
+            .engine
+            .store
+            .read_runs(&bench.id, 100)
+            .await
+            .unwrap()
+            .len(),
+        9
+    );
+}
+
+async fn a_stale_worker_writes_nothing(backend: Backend) {
+    let bench = Bench::new(app(), backend).await;
+    // Its lease is over at once, and it never renews it.
+    let slow = Engine {
+        lease: Duration::from_millis(1),
+        heartbeat: Duration::from_hours(1),
+        ..bench.engine.clone()
+    };
+    bench.simulator.set_latency(Duration::from_secs(3));
+    let stale = bench.try_sync(&slow);
+    let other = async {
+        bench.simulator.wait_for_requests(3).await;
+        bench.simulator.set_latency(Duration::ZERO);
+        bench.edit(|app| app.in_app_purchases[0].name = "Newer".to_owned());
+        bench.sync().await
+    };
+    let (stale, other) = tokio::join!(stale, other);
+    assert_eq!(other.run.outcome, Outcome::Succeeded);
+    let error = stale.unwrap_err();
+    assert!(
+        matches!(error, Error::Store(store::Error::LeaseLost { .. })),
+        "{error}"
+    );
+
+    let after = bench.catalog().await;
+    let names: Vec<_> = after
+        .of_kind(Kind::InAppPurchase)
+        .filter_map(|entry| entry.name())
+        .collect();
+    assert!(names.contains(&"Newer"), "{names:?}");
+    let status = bench.engine.store.read_status(&bench.id).await.unwrap();
+    assert_eq!(status.revision, 1);
+    assert_eq!(
+        bench
+            .engine
+            .store
+            .read_runs(&bench.id, 10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+async fn a_worker_waits_for_another(backend: Backend) {
+    let bench = Bench::new(app(), backend).await;
+    bench.simulator.set_latency(Duration::from_millis(300));
+    let second = async {
+        bench.simulator.wait_for_requests(3).await;
+        bench.try_sync(&bench.engine).await
+    };
+    let (first, second) = tokio::join!(bench.try_sync(&bench.engine), second);
+    assert_eq!(first.unwrap().run.outcome, Outcome::Succeeded);
+    assert!(matches!(
+        second,
+        Err(Error::Store(store::Error::Leased { .. }))
+    ));
+    bench.sync().await;
+}
+
+async fn a_hold_lapses_when_the_things_return_and_not_before(backend: Backend) {
+    let bench = Bench::new(app(), backend).await;
+    bench.sync().await;
+    let all = bench
+        .simulator
+        .state()
+        .app(APP)
+        .unwrap()
+        .in_app_purchases
+        .clone();
+    bench.edit(|app| app.in_app_purchases.truncate(10));
+    assert_eq!(bench.sync().await.run.outcome, Outcome::Held);
+    let held = async || bench.engine.store.load_state(&bench.id).await.unwrap().hold;
+    let hold = held().await.unwrap();
+    assert_eq!(hold.removals.len(), 10);
+
+    // A run that could not look keeps what was held.
+    bench.simulator.inject(fault("inAppPurchasesV2", 403));
+    assert_eq!(bench.sync().await.run.outcome, Outcome::Partial);
+    assert_eq!(held().await.as_ref(), Some(&hold));
+    bench
+        .simulator
+        .inject(Fault::new("", FaultKind::Unauthorized));
+    assert_eq!(bench.sync().await.run.outcome, Outcome::Failed);
+    assert_eq!(held().await.as_ref(), Some(&hold));
+    bench.simulator.clear_faults();
+
+    bench.edit(|app| app.in_app_purchases = all);
+    assert_eq!(bench.sync().await.run.outcome, Outcome::Succeeded);
+    assert_eq!(held().await, None);
+}
+
+async fn a_catalog_of_thousands_comes_whole(backend: Backend) {
+    let app = App::new(APP, "com.example.app", "Example")
+        .with_in_app_purchases(1000)
+        .with_groups(150, 20);
+    let mut app = app.with_groups(2, 60).with_groups(1, 250);
+    app.subscription_groups.swap(0, 151);
+    let bench = Bench::new(app.clone(), backend).await;
+    let report = bench.sync().await;
+    // 1 + ceil(1000/200) + ceil(153/200) + 1 + 1 + ceil(250/200)
+    assert_eq!(
+        (report.run.cost.requests, report.run.cost.retries),
+        (1 + 5 + 1 + 1 + 1 + 2, 0)
+    );
+    assert_eq!(bench.present().await, upstream(&app));
+    let again = bench.sync().await;
+    assert_eq!((again.committed.rows, again.run.cost.requests), (0, 11));
+}
+
+/// One thing that happens upstream.
+#[derive(Clone, Debug)]
+enum Step {
+    Add(u16),
+    Delete(prop::sample::Index),
+    Rename(prop::sample::Index),
+    DeleteGroup(prop::sample::Index),
+    Move(prop::sample::Index),
+    /// A sync with a fault at a request.
+    Fault(FaultKind, usize),
+    Sync,
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    let fault = prop_oneof![
+        Just(FaultKind::Reset),
+        Just(FaultKind::CutBody),
+        Just(FaultKind::Html200),
+        Just(FaultKind::RepeatRow),
+        Just(FaultKind::SkipRow),
+        Just(FaultKind::ReorderedPage),
+        Just(FaultKind::DropIncluded),
+        Just(FaultKind::NoTotal),
+        Just(FaultKind::Unauthorized),
+        Just(FaultKind::TotalOff(-1)),
+        (400..600_u16).prop_map(FaultKind::status),
+    ];
+    prop_oneof![
+        2 => any::<u16>().prop_map(Step::Add),
+        2 => index().prop_map(Step::Delete),
+        2 => index().prop_map(Step::Rename),
+        1 => index().prop_map(Step::DeleteGroup),
+        2 => index().prop_map(Step::Move),
+        4 => (fault, 0..4_usize).prop_map(|(kind, after)| Step::Fault(kind, after)),
+        3 => Just(Step::Sync),
+    ]
+}
+
+/// Makes the change; what needs something that is not there changes nothing.
+fn change(app: &mut App, step: &Step) {
+    let purchases = app.in_app_purchases.len();
+    let groups = app.subscription_groups.len();
+    match step {
+        Step::Add(number) => {
+            let id = format!("7{number:05}");
+            if app.in_app_purchases.iter().all(|it| it.id != id) {
+                app.in_app_purchases.push(InAppPurchase::new(
+                    &id,
+                    format!("com.example.{id}"),
+                    "Another",
+                ));
+            }
+        }
+        Step::Delete(index) if purchases > 0 => {
+            drop(app.in_app_purchases.remove(index.index(purchases)))
+        }
+        Step::Rename(index) if purchases > 0 => {
+            app.in_app_purchases[index.index(purchases)].name.push('!')
+        }
+        Step::DeleteGroup(index) if groups > 0 => {
+            drop(app.subscription_groups.remove(index.index(groups)))
+        }
+        Step::Move(index) if groups > 1 => {
+            let from = index.index(groups);
+            if let Some(subscription) = app.subscription_groups[from].subscriptions.pop() {
+                app.subscription_groups[(from + 1) % groups]
+                    .subscriptions
+                    .push(subscription);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whatever happens upstream and on the way, nothing that upstream always had is removed; and once it is quiet, one run
+/// brings the catalog to what upstream has. `SkipRow` hides a row and no total tells of it only together with `NoTotal`.
+#[test]
+fn nothing_is_removed_wrongly_and_quiet_converges() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 40,
+        ..ProptestConfig::default()
+    });
+    let histories = prop::collection::vec(a_step(), 1..16);
+    // The guard would hold back what these histories are about.
+    let limits = Limits {
+        removed_percent: 100,
+        percent_from: usize::MAX,
+        removed_max: usize::MAX,
+        descendants_max: usize::MAX,
+    };
+    let result = runner.run(&histories, |history| {
+        runtime.block_on(async {
+            // Enough for several pages of each list.
+            let many = app()
+                .with_in_app_purchases(390)
+                .with_groups(1, 49)
+                .with_groups(2, 60);
+            let bench = Bench::with_limits(many, Backend::Sqlite, limits).await;
+            bench.sync().await;
+            for step in &history {
+                bench.edit(|app| change(app, step));
+                if let Step::Fault(kind, after) = step {
+                    bench
+                        .simulator
+                        .inject(Fault::new("", kind.clone()).after(*after).times(2));
+                }
+                if matches!(step, Step::Fault(..) | Step::Sync) {
+                    let there = upstream(bench.simulator.state().app(APP).unwrap());
+                    let before = bench.present().await;
+                    bench.sync().await;
+                    bench.simulator.clear_faults();
+                    let after = bench.present().await;
+                    let lost: Vec<_> = before
+                        .intersection(&there)
+                        .filter(|it| !after.contains(it))
+                        .collect();
+                    prop_assert!(lost.is_empty(), "{step:?} lost {lost:?}");
+                }
+            }
+            let report = bench.sync().await;
+            let there = upstream(bench.simulator.state().app(APP).unwrap());
+            let held = report.run.hold.map_or(0, |hold| hold.removals.len());
+            let there_or_held = bench.present().await.difference(&there).count();
+            prop_assert_eq!(
+                there_or_held,
+                held,
+                "what is not upstream is there only because it is held"
+            );
+            prop_assert!(there.is_subset(&bench.present().await));
+            Ok(())
+        })
+    });
+    result.unwrap();
+}
