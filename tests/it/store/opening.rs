@@ -237,7 +237,7 @@ async fn a_place_where_no_file_can_be_is_refused() {
     );
     unusable(
         &open_error(&url_of(folder.path())).await,
-        &["it is a folder"],
+        &["is a folder: name a file"],
     );
     for url in ["sqlite::memory:", "sqlite://file?mode=memory", "sqlite:"] {
         unusable(&open_error(url).await, &["names no file"]);
