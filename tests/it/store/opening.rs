@@ -148,6 +148,31 @@ async fn postgres_is_migrated_only_when_told() {
 }
 
 #[tokio::test]
+async fn postgres_can_keep_everything_in_a_schema_of_its_own() {
+    let database = postgres::empty_database().await;
+    let mut raw = PgConnection::connect(database.url()).await.unwrap();
+    // The host's own, with names that would collide.
+    for statement in [
+        "create table products (id int)",
+        "create table _sqlx_migrations (version int)",
+        "create schema catalog",
+    ] {
+        sqlx::query(statement).execute(&mut raw).await.unwrap();
+    }
+    let url = format!("{}&options[search_path]=catalog", database.url());
+    let store = store::open(&url, &Options::default()).await.unwrap();
+    store.migrate().await.unwrap();
+    let acme = add(&*store, "acme").await;
+    sync(&*store, &acme, 0, [coins("1")]).await;
+
+    let products: i64 = sqlx::query_scalar("select count(*) from catalog.products")
+        .fetch_one(&mut raw)
+        .await
+        .unwrap();
+    assert_eq!(products, 1);
+}
+
+#[tokio::test]
 async fn a_url_of_neither_database_is_refused_without_being_told() {
     for url in ["mysql://u:secret@h/d", "catalog.db", "", "/var/lib/secret"] {
         let error = open_error(url).await;
