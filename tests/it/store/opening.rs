@@ -448,3 +448,25 @@ async fn two_processes_may_share_one_sqlite_file() {
     };
     futures_util::future::join(each(&*fresh.store), each(&*other)).await;
 }
+
+#[tokio::test]
+async fn a_lease_dated_by_hand_ends_all_the_same() {
+    let fresh = fresh_sqlite().await;
+    let acme = add(&*fresh.store, "acme").await;
+    let held = claim(&*fresh.store, &acme, 0).await;
+    let mut raw = SqliteConnection::connect(&fresh.url).await.unwrap();
+    // Without the fraction, which sorts after any fraction of the same second.
+    sqlx::query(
+        "update project_state set lease_until = strftime('%Y-%m-%dT%H:%M:%SZ', lease_until)",
+    )
+    .execute(&mut raw)
+    .await
+    .unwrap();
+
+    let refused = fresh
+        .store
+        .acquire(&acme, super::sample::TTL, held.until)
+        .await;
+    assert!(matches!(refused, Err(Error::Leased { .. })), "{refused:?}");
+    claim(&*fresh.store, &acme, 1).await;
+}
