@@ -1,6 +1,6 @@
 //! The catalog of one project, what Apple listed, and what lies between the two.
 //!
-//! Everything here is pure: no clock, no log, no input or output. [`diff`] compares what the store holds (a [`Catalog`])
+//! Everything here is pure: no clock, no log, no input or output. [`diff()`] compares what the store holds (a [`Catalog`])
 //! with what was listed (a [`Snapshot`]) and yields a [`ChangeSet`]; only [`guard::review`] turns that into a
 //! [`guard::Plan`], which is all that a store accepts.
 //!

@@ -189,7 +189,7 @@ pub struct Status {
     pub next_due_at: Option<Instant>,
     /// When each kind was last listed completely.
     pub covered_at: BTreeMap<Kind, Instant>,
-    /// How many entries of each kind are present.
+    /// How many entries of each kind are present; every kind is listed.
     pub present: BTreeMap<Kind, i64>,
     pub hold: Option<Hold>,
     /// Until when a worker holds the project's lease, if one does.
@@ -282,7 +282,8 @@ pub enum Error {
 
 /// A database. Every method is one transaction.
 ///
-/// Methods that take a [`ProjectId`] fail with [`Error::UnknownProject`] when there is none.
+/// Methods that take a [`ProjectId`] fail with [`Error::UnknownProject`] when there is none; a lease on a project that was
+/// removed is lost. A method whose future is dropped has done all of its work or nothing.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Which migrations the database has.
@@ -300,7 +301,7 @@ pub trait Store: Send + Sync {
     /// All projects, by id.
     async fn list_projects(&self) -> Result<Vec<Project>, Error>;
 
-    /// The other projects that use the key with this Key ID, by id.
+    /// The other projects that use the key with this Key ID, by id. The project itself need not have been added yet.
     async fn list_sharing_key(&self, id: &ProjectId, key_id: &str)
     -> Result<Vec<ProjectId>, Error>;
 

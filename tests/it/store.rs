@@ -8,6 +8,7 @@ mod opening;
 mod projects;
 mod sample;
 mod views;
+mod wholeness;
 
 use std::sync::Arc;
 
@@ -101,7 +102,6 @@ conformance! {
     commits {
         every_op_is_written_and_logged
         a_restored_entry_keeps_when_it_was_first_seen
-        an_unchanged_catalog_writes_no_row
         revisions_rise_by_one_without_a_gap
         replaying_the_log_from_nothing_gives_the_catalog
         a_run_comes_back_as_it_was_recorded
@@ -113,11 +113,14 @@ conformance! {
         what_was_covered_is_dated_kind_by_kind
         odd_text_comes_back_as_it_was
         odd_numbers_come_back_as_they_were
+        projects_do_not_touch_each_other
+    }
+    wholeness {
+        an_unchanged_catalog_writes_no_row
         ten_thousand_products_take_as_many_statements_as_one
         a_violated_constraint_leaves_nothing_half_written
         a_dropped_commit_is_whole_or_nothing
         a_reader_sees_a_whole_commit_or_nothing
-        projects_do_not_touch_each_other
     }
     views {
         products_have_typed_columns

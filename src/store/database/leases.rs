@@ -19,6 +19,7 @@ pub(super) async fn acquire(
 ) -> Result<Lease, Error> {
     let token = Uuid::now_v7();
     let until = value::instant(now + ttl);
+    let mut tried_again = false;
     loop {
         let claimed = sqlx::query_scalar::<Db, i64>(
             "update project_state set epoch = epoch + 1, lease_token = $2, lease_until = $3
@@ -48,13 +49,14 @@ pub(super) async fn acquire(
         };
         let until: Option<Instant> =
             Row::new(&held, "project_state", &["project_id"]).value("lease_until")?;
-        if let Some(until) = until.filter(|until| *until > now) {
+        if let Some(until) = until.filter(|until| *until > now || tried_again) {
             return Err(Error::Leased {
                 project: id.clone(),
                 until,
             });
         }
-        // It was given back in between; now that its row is locked, the next try succeeds.
+        // It was given back in between; now that its row is locked, the next try decides.
+        tried_again = true;
     }
 }
 

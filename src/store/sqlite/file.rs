@@ -10,6 +10,9 @@ use super::folder;
 use crate::store::{Error, Missing};
 
 /// Makes the file if there is none and that is allowed, for its owner alone; SQLite gives its log and index the same mode.
+///
+/// A file that exists is not opened: closing it again would undo the locks that SQLite has on it in this process, which
+/// belong to the process and the file, not to who opened it (<https://www.sqlite.org/howtocorrupt.html>, 2.2).
 pub(super) fn prepare(path: &Path, missing: Missing) -> Result<(), Error> {
     if missing == Missing::Refused && !path.exists() {
         return Err(Error::Unusable(format!(
@@ -25,6 +28,12 @@ pub(super) fn prepare(path: &Path, missing: Missing) -> Result<(), Error> {
             path.display()
         )));
     }
+    if path.is_dir() {
+        return Err(Error::Unusable(format!(
+            "the database file '{}' is a folder: name a file",
+            path.display()
+        )));
+    }
     if let Some(name) = network_file_system(folder) {
         return Err(Error::Unusable(format!(
             "the database file '{}' is on a network file system ({name}), where SQLite's locks and its write-ahead log are \
@@ -32,25 +41,21 @@ pub(super) fn prepare(path: &Path, missing: Missing) -> Result<(), Error> {
             path.display()
         )));
     }
-    create(path).map_err(|error| {
-        let way_out = match error.kind() {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => format!(
-                ": give this user the right to write it and the folder '{}', or name another file",
-                folder.display()
-            ),
-            ErrorKind::IsADirectory => ": it is a folder; name a file".to_owned(),
-            _ => String::new(),
-        };
-        Error::Unusable(format!(
-            "the database file '{}' cannot be opened for writing: {error}{way_out}",
-            path.display()
-        ))
-    })
+    match create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Error::Unusable(format!(
+            "the database file '{}' cannot be made ({error}): give this user the right to write in the folder '{}', or \
+             name another file",
+            path.display(),
+            folder.display()
+        ))),
+    }
 }
 
 fn create(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true);
+    options.create_new(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map(drop)

@@ -17,10 +17,12 @@ use std::{
 };
 
 use sqlx::{
-    Sqlite,
+    Sqlite, SqlitePool,
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+use tokio::time::Instant;
 
 use self::database::Database;
 use super::{Error, Options, Store};
@@ -32,6 +34,8 @@ pub(super) const MOST_CONNECTIONS: u32 = 4;
 
 /// Earlier ones can corrupt a database whose write-ahead log is reset while another process reads it.
 const OLDEST_LIBRARY: (u32, u32, u32) = (3, 51, 3);
+
+const BETWEEN_CHECKS: Duration = Duration::from_millis(10);
 
 /// So that a write-ahead log that once grew gives the disk back.
 const JOURNAL_SIZE_LIMIT_BYTES: &str = "67108864";
@@ -72,16 +76,8 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
                 .busy_timeout(options.busy_timeout)
                 .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES),
         );
-    let checked = async {
-        // The second column makes SQLite read the file.
-        sqlx::query_as::<_, (String, i64)>(
-            "select sqlite_version(), (select count(*) from sqlite_schema)",
-        )
-        .fetch_one(&pool)
-        .await
-    };
-    let (version, _) = match checked.await {
-        Ok(checked) => checked,
+    let version = match check(&pool, options.busy_timeout).await {
+        Ok(version) => version,
         Err(error) => return Err(place.explain(error).await),
     };
     if !is_recent(&version) {
@@ -92,6 +88,29 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
         )));
     }
     Ok(Arc::new(Database::new(pool, place)))
+}
+
+/// Reads the file, and gives the library's version.
+///
+/// The first connection to a new file turns its write-ahead log on. For that SQLite needs the file alone, and when several
+/// processes try at once it refuses all but one without waiting; so it is tried again.
+async fn check(pool: &SqlitePool, patience: Duration) -> Result<String, sqlx::Error> {
+    let began = Instant::now();
+    loop {
+        // The second column makes SQLite read the file.
+        let checked = sqlx::query_as::<_, (String, i64)>(
+            "select sqlite_version(), (select count(*) from sqlite_schema)",
+        )
+        .fetch_one(pool)
+        .await;
+        match checked {
+            Ok((version, _)) => return Ok(version),
+            Err(sqlx::Error::Database(error)) if is_busy(&*error) && began.elapsed() < patience => {
+                tokio::time::sleep(BETWEEN_CHECKS).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn is_recent(version: &str) -> bool {
@@ -135,10 +154,8 @@ impl Place {
 
     fn explain_code(&self, error: Box<dyn DatabaseError>) -> Error {
         let path = self.path.display();
-        // The low byte is the result code, the rest says more: https://www.sqlite.org/rescode.html.
-        let code = error.code().and_then(|code| code.parse::<u32>().ok());
-        match code.map(|code| code & 0xff) {
-            Some(5 | 6) => self.busy(),
+        match result_code(&*error) {
+            _ if is_busy(&*error) => self.busy(),
             Some(10) => Error::Unavailable(format!(
                 "reading or writing the database file '{path}' failed ({error}): check the disk"
             )),
@@ -166,6 +183,16 @@ impl Place {
             self.busy_timeout
         ))
     }
+}
+
+/// What failed; the rest of the extended code says more: <https://www.sqlite.org/rescode.html>.
+fn result_code(error: &dyn DatabaseError) -> Option<u32> {
+    error.code()?.parse().ok().map(|code: u32| code & 0xff)
+}
+
+/// Whether another connection has locked what this one needs.
+fn is_busy(error: &dyn DatabaseError) -> bool {
+    matches!(result_code(error), Some(5 | 6))
 }
 
 /// The folder that a file is in.

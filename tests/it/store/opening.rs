@@ -148,6 +148,31 @@ async fn postgres_is_migrated_only_when_told() {
 }
 
 #[tokio::test]
+async fn postgres_can_keep_everything_in_a_schema_of_its_own() {
+    let database = postgres::empty_database().await;
+    let mut raw = PgConnection::connect(database.url()).await.unwrap();
+    // The host's own, with names that would collide.
+    for statement in [
+        "create table products (id int)",
+        "create table _sqlx_migrations (version int)",
+        "create schema catalog",
+    ] {
+        sqlx::query(statement).execute(&mut raw).await.unwrap();
+    }
+    let url = format!("{}&options[search_path]=catalog", database.url());
+    let store = store::open(&url, &Options::default()).await.unwrap();
+    store.migrate().await.unwrap();
+    let acme = add(&*store, "acme").await;
+    sync(&*store, &acme, 0, [coins("1")]).await;
+
+    let products: i64 = sqlx::query_scalar("select count(*) from catalog.products")
+        .fetch_one(&mut raw)
+        .await
+        .unwrap();
+    assert_eq!(products, 1);
+}
+
+#[tokio::test]
 async fn a_url_of_neither_database_is_refused_without_being_told() {
     for url in ["mysql://u:secret@h/d", "catalog.db", "", "/var/lib/secret"] {
         let error = open_error(url).await;
@@ -237,7 +262,7 @@ async fn a_place_where_no_file_can_be_is_refused() {
     );
     unusable(
         &open_error(&url_of(folder.path())).await,
-        &["it is a folder"],
+        &["is a folder: name a file"],
     );
     for url in ["sqlite::memory:", "sqlite://file?mode=memory", "sqlite:"] {
         unusable(&open_error(url).await, &["names no file"]);
@@ -422,4 +447,26 @@ async fn two_processes_may_share_one_sqlite_file() {
         }
     };
     futures_util::future::join(each(&*fresh.store), each(&*other)).await;
+}
+
+#[tokio::test]
+async fn a_lease_dated_by_hand_ends_all_the_same() {
+    let fresh = fresh_sqlite().await;
+    let acme = add(&*fresh.store, "acme").await;
+    let held = claim(&*fresh.store, &acme, 0).await;
+    let mut raw = SqliteConnection::connect(&fresh.url).await.unwrap();
+    // Without the fraction, which sorts after any fraction of the same second.
+    sqlx::query(
+        "update project_state set lease_until = strftime('%Y-%m-%dT%H:%M:%SZ', lease_until)",
+    )
+    .execute(&mut raw)
+    .await
+    .unwrap();
+
+    let refused = fresh
+        .store
+        .acquire(&acme, super::sample::TTL, held.until)
+        .await;
+    assert!(matches!(refused, Err(Error::Leased { .. })), "{refused:?}");
+    claim(&*fresh.store, &acme, 1).await;
 }
