@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use catalog_sync::{
-    asc::{Client, Meter, Options},
+    asc::{Client, Meter},
     catalog::{Catalog, Kind, Limits},
     clock,
     credential::{self, Given},
@@ -392,18 +392,18 @@ async fn a_hold_lapses_when_the_things_return_and_not_before(backend: Backend) {
     bench.edit(|app| app.in_app_purchases.truncate(10));
     assert_eq!(bench.sync().await.run.outcome, Outcome::Held);
     let held = async || bench.engine.store.load_state(&bench.id).await.unwrap().hold;
-    let hold = held().await.unwrap();
-    assert_eq!(hold.removals.len(), 10);
+    let first = held().await.unwrap();
+    assert_eq!(first.removals.len(), 10);
 
     // A run that could not look keeps what was held.
     bench.simulator.inject(fault("inAppPurchasesV2", 403));
     assert_eq!(bench.sync().await.run.outcome, Outcome::Partial);
-    assert_eq!(held().await.as_ref(), Some(&hold));
+    assert_eq!(held().await.as_ref(), Some(&first));
     bench
         .simulator
         .inject(Fault::new("", FaultKind::Unauthorized));
     assert_eq!(bench.sync().await.run.outcome, Outcome::Failed);
-    assert_eq!(held().await.as_ref(), Some(&hold));
+    assert_eq!(held().await.as_ref(), Some(&first));
     bench.simulator.clear_faults();
 
     bench.edit(|app| app.in_app_purchases = all);
@@ -484,13 +484,13 @@ fn change(app: &mut App, step: &Step) {
             }
         }
         Step::Delete(index) if purchases > 0 => {
-            drop(app.in_app_purchases.remove(index.index(purchases)))
+            drop(app.in_app_purchases.remove(index.index(purchases)));
         }
         Step::Rename(index) if purchases > 0 => {
-            app.in_app_purchases[index.index(purchases)].name.push('!')
+            app.in_app_purchases[index.index(purchases)].name.push('!');
         }
         Step::DeleteGroup(index) if groups > 0 => {
-            drop(app.subscription_groups.remove(index.index(groups)))
+            drop(app.subscription_groups.remove(index.index(groups)));
         }
         Step::Move(index) if groups > 1 => {
             let from = index.index(groups);
