@@ -11,7 +11,7 @@
 //! | entries, change log, revision and run record in one transaction | [`store`] |
 //! | what it came to | [`run`], [`diagnosis`] |
 //!
-//! [`sync`] is that way as one readable file, and the only one that knows all the others. [`onboard`] verifies a key before it
+//! [`sync`] is that way, and the only module that knows all the others. [`onboard`] verifies a key before it
 //! is stored, [`cli`] parses and prints, [`simulator`] is an App Store Connect to rehearse against.
 
 pub mod asc;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{
     client::Session,
     error::{Error, Failure},
-    resource::Resource,
+    resource::{Meta, Resource},
 };
 
 /// A listing of more pages than this is refused: 200,000 things.
@@ -42,24 +42,6 @@ struct Page {
 struct Links {
     #[serde(default)]
     next: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Meta {
-    #[serde(default)]
-    paging: Option<Paging>,
-}
-
-#[derive(Deserialize)]
-struct Paging {
-    #[serde(default)]
-    total: Option<usize>,
-}
-
-impl Meta {
-    pub(super) fn total(&self) -> Option<usize> {
-        self.paging.as_ref()?.total
-    }
 }
 
 /// Reads something up to three times, until it did not move while it was read.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{endpoint::INCLUDED_SUBSCRIPTIONS, page::Meta};
+use super::endpoint::INCLUDED_SUBSCRIPTIONS;
 use crate::{
     catalog::{Attributes, Entry, Kind},
     project::App,
@@ -50,6 +50,25 @@ struct ToOne {
 #[derive(Deserialize)]
 struct Linkage {
     id: String,
+}
+
+/// What a list or a linkage says of itself.
+#[derive(Deserialize)]
+pub(super) struct Meta {
+    #[serde(default)]
+    paging: Option<Paging>,
+}
+
+#[derive(Deserialize)]
+struct Paging {
+    #[serde(default)]
+    total: Option<usize>,
+}
+
+impl Meta {
+    pub(super) fn total(&self) -> Option<usize> {
+        self.paging.as_ref()?.total
+    }
 }
 
 impl Resource {
