@@ -50,23 +50,26 @@ impl Retry {
     }
 
     /// The wait after a fault, or none when the tries are spent.
-    pub fn after_fault(&mut self) -> Option<Duration> {
+    pub fn after_fault(&mut self, asked: Option<Duration>) -> Option<Duration> {
         self.spend()?;
-        self.fault.next_backoff()
+        Some(at_least(asked, self.fault.next_backoff()?))
     }
 
-    /// The wait after a 429, or none when the tries are spent. What the server asks for is kept, and a little is added so
-    /// that those who were refused together do not return together.
+    /// The wait after a 429, or none when the tries are spent.
     pub fn after_throttle(&mut self, asked: Option<Duration>) -> Option<Duration> {
         self.spend()?;
-        let jitter = self.throttled.next_backoff()?;
-        Some(asked.map_or(jitter, |asked| asked + jitter / 8))
+        Some(at_least(asked, self.throttled.next_backoff()?))
     }
 
     fn spend(&mut self) -> Option<()> {
         self.left = self.left.checked_sub(1)?;
         Some(())
     }
+}
+
+/// What the server asks for is kept, and a little is added so that those who were refused together do not return together.
+fn at_least(asked: Option<Duration>, jitter: Duration) -> Duration {
+    asked.map_or(jitter, |asked| asked + jitter / 8)
 }
 
 /// Waits drawn evenly from zero to `base`, then to twice that, and so on up to [`CAP`]: a factor of 1 around half the bound.
@@ -89,17 +92,17 @@ mod tests {
     #[test]
     fn a_request_is_sent_four_times_at_most() {
         let mut retry = Retry::new(Bases::default());
-        assert!(retry.after_fault().is_some());
+        assert!(retry.after_fault(None).is_some());
         assert!(retry.after_throttle(None).is_some());
-        assert!(retry.after_fault().is_some());
-        assert_eq!(retry.after_fault(), None);
+        assert!(retry.after_fault(None).is_some());
+        assert_eq!(retry.after_fault(None), None);
         assert_eq!(retry.after_throttle(None), None);
     }
 
     #[test]
     fn waits_are_spread_from_zero_to_a_doubling_bound() {
         let first: Vec<_> = (0..500)
-            .filter_map(|_| Retry::new(Bases::default()).after_fault())
+            .filter_map(|_| Retry::new(Bases::default()).after_fault(None))
             .collect();
         assert!(first.iter().all(|wait| *wait <= Duration::from_millis(251)));
         assert!(first.iter().any(|wait| *wait < Duration::from_millis(50)));
@@ -108,8 +111,8 @@ mod tests {
         let second: Vec<_> = (0..500)
             .filter_map(|_| {
                 let mut retry = Retry::new(Bases::default());
-                retry.after_fault()?;
-                retry.after_fault()
+                retry.after_fault(None)?;
+                retry.after_fault(None)
             })
             .collect();
         assert!(
@@ -123,9 +126,13 @@ mod tests {
     #[test]
     fn what_the_server_asks_for_is_kept() {
         let asked = Duration::from_secs(7);
-        let wait = Retry::new(Bases::default())
-            .after_throttle(Some(asked))
-            .unwrap();
-        assert!(wait >= asked && wait <= asked + Duration::from_secs(1));
+        let mut retry = Retry::new(Bases::default());
+        for wait in [
+            retry.after_throttle(Some(asked)),
+            retry.after_fault(Some(asked)),
+        ] {
+            let wait = wait.unwrap();
+            assert!(wait >= asked && wait <= asked + Duration::from_secs(1));
+        }
     }
 }

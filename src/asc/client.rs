@@ -14,7 +14,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     error::{Error, ErrorDocument, Failure},
-    rate::{self, Budget},
+    rate,
+    text::quotable,
     token::{Key, Keys, Token},
 };
 use crate::{
@@ -34,7 +35,7 @@ const LONGEST_WAIT_HERE: Duration = Duration::from_mins(1);
 const SPENT_BUDGET_WAIT: Duration = Duration::from_mins(10);
 
 /// How a client talks to App Store Connect.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Where App Store Connect is, without a path.
     pub base_url: Url,
@@ -156,12 +157,8 @@ pub struct Session {
 enum Attempt {
     /// 401: worth one new token.
     Refused(Arc<Token>, Error),
-    /// 429: worth a wait, unless the budget is spent.
-    Throttled {
-        asked: Option<Duration>,
-        budget: Option<Budget>,
-        error_id: Option<String>,
-    },
+    /// 429: worth the wait that the answer asks for.
+    Throttled(Error),
     /// A passing fault.
     Fault(Error),
     /// Nothing that another try can mend.
@@ -195,32 +192,14 @@ impl Session {
                         error,
                     )
                 }
-                Err(Attempt::Fault(error)) => (retry.after_fault(), error),
-                Err(Attempt::Throttled {
-                    asked,
-                    budget,
-                    error_id,
-                }) => {
-                    let spent = budget.is_some_and(|budget| budget.left == 0);
-                    let wait = match asked {
-                        Some(asked) if asked > LONGEST_WAIT_HERE => None,
-                        None if spent => None,
-                        asked => retry.after_throttle(asked),
-                    };
-                    let resume_in = asked.unwrap_or(if spent {
-                        SPENT_BUDGET_WAIT
-                    } else {
-                        LONGEST_WAIT_HERE
-                    });
-                    let error = Error::new(url.path(), Failure::RateLimited { resume_in, budget });
-                    (
-                        wait,
-                        Error {
-                            apple_error_id: error_id,
-                            ..error
-                        },
-                    )
+                // Waiting longer than this is not for here, and asking sooner is no use.
+                Err(Attempt::Fault(error) | Attempt::Throttled(error))
+                    if error.resume_in > Some(LONGEST_WAIT_HERE) =>
+                {
+                    return Err(error);
                 }
+                Err(Attempt::Fault(error)) => (retry.after_fault(error.resume_in), error),
+                Err(Attempt::Throttled(error)) => (retry.after_throttle(error.resume_in), error),
             };
             let Some(wait) = wait else { return Err(error) };
             tracing::debug!(
@@ -292,7 +271,8 @@ impl Session {
                     "a body"
                 };
                 let why = format!(
-                    "{what} that is not the document asked for, with status {status} ({error})"
+                    "{what} that is not the document asked for, with status {status} ({})",
+                    quotable(&error.to_string())
                 );
                 Attempt::Fault(fail(Failure::Unexpected(why)))
             });
@@ -309,16 +289,23 @@ impl Session {
             }
             StatusCode::TOO_MANY_REQUESTS => {
                 self.meter.throttled.fetch_add(1, Ordering::Relaxed);
-                Attempt::Throttled {
-                    asked,
-                    budget,
-                    error_id: document.id(),
-                }
+                let until_some_is_back = budget
+                    .filter(|budget| budget.left == 0)
+                    .map(|_| SPENT_BUDGET_WAIT);
+                let error = fail(Failure::RateLimited { budget });
+                Attempt::Throttled(Error {
+                    resume_in: asked.or(until_some_is_back),
+                    ..error
+                })
             }
             status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-                Attempt::Fault(fail(Failure::Unavailable(format!(
+                let error = fail(Failure::Unavailable(format!(
                     "it answers with status {status}"
-                ))))
+                )));
+                Attempt::Fault(Error {
+                    resume_in: asked,
+                    ..error
+                })
             }
             status => Attempt::Final(fail(refusal(status, &document))),
         })
@@ -333,7 +320,11 @@ fn refusal(status: StatusCode, document: &ErrorDocument) -> Failure {
             Failure::AgreementMissing
         }
         StatusCode::FORBIDDEN => Failure::Forbidden {
-            code: if code.is_empty() { "Forbidden" } else { code }.to_owned(),
+            code: if code.is_empty() {
+                "Forbidden".to_owned()
+            } else {
+                code
+            },
         },
         StatusCode::NOT_FOUND => Failure::NotFound,
         status => Failure::Unexpected(

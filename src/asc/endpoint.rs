@@ -9,6 +9,8 @@ use reqwest::Url;
 pub(super) struct Endpoint {
     /// The path, with the id's place marked `{id}`.
     path: &'static str,
+    /// The type of the resources that it yields.
+    pub(super) yields: &'static str,
     query: &'static [(&'static str, &'static str)],
 }
 
@@ -27,6 +29,7 @@ const GRACE_PERIOD_FIELDS: (&str, &str) = (
 /// The apps that a key sees.
 pub(super) const APPS: Endpoint = Endpoint {
     path: "/v1/apps",
+    yields: "apps",
     query: &[
         ("limit", "200"),
         ("sort", "name"),
@@ -37,6 +40,7 @@ pub(super) const APPS: Endpoint = Endpoint {
 /// An app with its grace period: tells an unset grace period from an app that is not visible.
 pub(super) const APP: Endpoint = Endpoint {
     path: "/v1/apps/{id}",
+    yields: "apps",
     query: &[
         ("include", "subscriptionGracePeriod"),
         (
@@ -47,9 +51,17 @@ pub(super) const APP: Endpoint = Endpoint {
     ],
 };
 
+/// The grace period alone: 404 when none is set, and when the app is unknown.
+pub(super) const GRACE_PERIOD: Endpoint = Endpoint {
+    path: "/v1/apps/{id}/subscriptionGracePeriod",
+    yields: "subscriptionGracePeriods",
+    query: &[GRACE_PERIOD_FIELDS],
+};
+
 /// Consumables, non-consumables and non-renewing subscriptions.
 pub(super) const IN_APP_PURCHASES: Endpoint = Endpoint {
     path: "/v1/apps/{id}/inAppPurchasesV2",
+    yields: "inAppPurchases",
     query: &[
         ("limit", "200"),
         ("sort", "name"),
@@ -63,12 +75,14 @@ pub(super) const IN_APP_PURCHASES: Endpoint = Endpoint {
 /// The least that shows whether a key may read an app's catalog.
 pub(super) const CATALOG_PROBE: Endpoint = Endpoint {
     path: IN_APP_PURCHASES.path,
+    yields: IN_APP_PURCHASES.yields,
     query: &[("limit", "1"), ("fields[inAppPurchases]", "productId")],
 };
 
 /// Subscription groups, each with its first subscriptions.
 pub(super) const SUBSCRIPTION_GROUPS: Endpoint = Endpoint {
     path: "/v1/apps/{id}/subscriptionGroups",
+    yields: "subscriptionGroups",
     query: &[
         ("limit", "200"),
         ("sort", "referenceName"),
@@ -82,6 +96,7 @@ pub(super) const SUBSCRIPTION_GROUPS: Endpoint = Endpoint {
 /// All subscriptions of one group, for the groups of which not all came with it.
 pub(super) const SUBSCRIPTIONS: Endpoint = Endpoint {
     path: "/v1/subscriptionGroups/{id}/subscriptions",
+    yields: "subscriptions",
     query: &[("limit", "200"), ("sort", "name"), SUBSCRIPTION_FIELDS],
 };
 

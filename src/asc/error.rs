@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{rate::Budget, token::SigningError};
+use super::{rate::Budget, text::quotable, token::SigningError};
 use crate::{
     credential::Credential,
     diagnosis::{Code, Diagnosis},
@@ -23,6 +23,8 @@ pub struct Error {
     pub failure: Failure,
     /// Apple's `errors[].id`.
     pub apple_error_id: Option<String>,
+    /// How long another try is no use, where that is known.
+    pub resume_in: Option<Duration>,
 }
 
 /// What is wrong.
@@ -47,10 +49,8 @@ pub enum Failure {
     #[error("404 NOT_FOUND")]
     NotFound,
     /// 429, or the wait it asks for is too long to be spent here.
-    #[error("429, to be tried again in {} s", resume_in.as_secs())]
+    #[error("429")]
     RateLimited {
-        /// When to try again.
-        resume_in: Duration,
         /// What is left of the hourly budget, where the answer told.
         budget: Option<Budget>,
     },
@@ -74,6 +74,7 @@ impl Error {
             endpoint: endpoint.to_owned(),
             failure,
             apple_error_id: None,
+            resume_in: None,
         }
     }
 
@@ -91,6 +92,14 @@ impl Error {
                     if *ahead > 0 { "ahead of" } else { "behind" }
                 ),
             ),
+            Failure::NotAuthorized { .. } if key.issuer_id.is_none() => Diagnosis::new(
+                Code::NotAuthorized,
+                format!("Apple does not accept {key}, given without an Issuer ID: 401 NOT_AUTHORIZED."),
+            )
+            .advise(
+                "A team key needs its Issuer ID, which stands above the keys under Users and Access > Integrations > App Store \
+                 Connect API. For an individual key, check that the Key ID is this .p8's and that the key was not revoked.",
+            ),
             Failure::NotAuthorized { .. } => Diagnosis::new(
                 Code::NotAuthorized,
                 format!("Apple does not accept {key}: 401 NOT_AUTHORIZED."),
@@ -104,23 +113,19 @@ impl Error {
                 ),
             ),
             Failure::NotFound => Diagnosis::of(Code::AppNotVisible),
-            Failure::RateLimited { resume_in, budget } => Diagnosis::new(
-                Code::RateLimited,
-                match budget {
-                    Some(Budget { limit, left }) if *left > 0 => format!(
-                        "Apple limits the requests of {key}: a short-window limit, with {left} of {limit} an hour left; it resumes in {} s.",
-                        resume_in.as_secs()
-                    ),
-                    Some(Budget { limit, .. }) => format!(
-                        "Apple limits the requests of {key}: none of {limit} an hour are left; to be tried again in {} s.",
-                        resume_in.as_secs()
-                    ),
-                    None => format!(
-                        "Apple limits the requests of {key}: a short-window limit; it resumes in {} s.",
-                        resume_in.as_secs()
-                    ),
-                },
-            ),
+            Failure::RateLimited { budget } => {
+                let again = match self.resume_in {
+                    Some(wait) => format!("to be tried again in {} s", wait.as_secs()),
+                    None => "to be tried again later".to_owned(),
+                };
+                let what = match budget {
+                    Some(Budget { limit, left: 0 }) => format!("none of {limit} an hour are left"),
+                    Some(Budget { limit, left }) => format!("a short-window limit, with {left} of {limit} an hour left"),
+                    None => "a short-window limit".to_owned(),
+                };
+                let sentence = format!("Apple limits the requests of {key}: {what}; {again}.");
+                Diagnosis::new(Code::RateLimited, sentence)
+            }
             Failure::Unavailable(why) => Diagnosis::new(
                 Code::UpstreamUnavailable,
                 format!(
@@ -165,21 +170,23 @@ impl ErrorDocument {
     }
 
     pub(super) fn id(&self) -> Option<String> {
-        self.errors.iter().find_map(|error| error.id.clone())
+        self.errors
+            .iter()
+            .find_map(|error| error.id.as_deref().map(quotable))
     }
 
     /// Dotted, to be matched by prefix.
-    pub(super) fn code(&self) -> &str {
+    pub(super) fn code(&self) -> String {
         self.errors
             .iter()
-            .find_map(|error| error.code.as_deref())
+            .find_map(|error| error.code.as_deref().map(quotable))
             .unwrap_or_default()
     }
 
-    pub(super) fn detail(&self) -> &str {
+    pub(super) fn detail(&self) -> String {
         self.errors
             .iter()
-            .find_map(|error| error.detail.as_deref())
+            .find_map(|error| error.detail.as_deref().map(quotable))
             .unwrap_or_default()
     }
 }

@@ -9,6 +9,7 @@ mod error;
 mod page;
 pub mod rate;
 mod resource;
+mod text;
 mod token;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +22,10 @@ pub use self::{
     error::{Error, Failure},
     token::SigningError,
 };
-use self::{endpoint::Endpoint, resource::Resource};
+use self::{
+    endpoint::Endpoint,
+    resource::{GracePeriodLink, Resource},
+};
 use crate::{
     catalog::{Entry, Kind},
     project::App,
@@ -35,8 +39,9 @@ pub struct Groups {
     pub subscriptions: Result<Vec<Entry>, Error>,
 }
 
+/// An answer with one resource.
 #[derive(Deserialize)]
-struct AppDocument {
+struct Document {
     data: Resource,
     #[serde(default)]
     included: Option<Vec<Resource>>,
@@ -52,34 +57,53 @@ impl Session {
         Ok(listing.into_iter().map(Resource::into_app).collect())
     }
 
-    /// The app and its grace period, in one request. An app with none set has an entry without attributes.
+    /// The app and its grace period, in one request; in two from a server that leaves the relationship out. An app with none
+    /// set has an entry without attributes.
     ///
     /// # Errors
     /// When the app could not be read; [`Failure::NotFound`] when the key does not see it.
     pub async fn fetch_app(&self, app_id: &str) -> Result<(App, Entry), Error> {
         let url = endpoint::APP.url(self.base_url(), app_id);
-        let AppDocument { data, included } = self.get(&url).await?;
-        let unset = Entry::new(Kind::GracePeriod, app_id);
-        let grace_period = match data.grace_period_id() {
-            None => unset,
-            Some(id) => {
+        let unexpected = |why| Error::new(url.path(), Failure::Unexpected(why));
+        let Document { data, included } = self.get(&url).await?;
+        if data.kind != endpoint::APP.yields || data.id != app_id {
+            return Err(unexpected(format!("it is {} {}", data.kind, data.id)));
+        }
+        let grace_period = match data.grace_period() {
+            GracePeriodLink::Unset => Entry::new(Kind::GracePeriod, app_id),
+            GracePeriodLink::Untold => self.fetch_grace_period(app_id).await?,
+            GracePeriodLink::Set(id) => {
+                let mut included = included.unwrap_or_default().into_iter();
                 let resource = included
-                    .unwrap_or_default()
-                    .into_iter()
                     .find(|resource| {
-                        resource.kind == "subscriptionGracePeriods" && resource.id == id
+                        resource.kind == endpoint::GRACE_PERIOD.yields && resource.id == id
                     })
                     .ok_or_else(|| {
-                        let why = format!("grace period {id} is linked and did not come");
-                        Error::new(url.path(), Failure::Unexpected(why))
+                        unexpected(format!("grace period {id} is linked and did not come"))
                     })?;
-                Entry {
-                    key: unset.key,
-                    ..resource.into_entry(Kind::GracePeriod)
-                }
+                grace_period_entry(app_id, resource)
             }
         };
         Ok((data.into_app(), grace_period))
+    }
+
+    /// The grace period of an app that is known to be visible: there, a 404 means that none is set.
+    async fn fetch_grace_period(&self, app_id: &str) -> Result<Entry, Error> {
+        let url = endpoint::GRACE_PERIOD.url(self.base_url(), app_id);
+        match self.get::<Document>(&url).await {
+            Ok(Document { data, .. }) if data.kind == endpoint::GRACE_PERIOD.yields => {
+                Ok(grace_period_entry(app_id, data))
+            }
+            Ok(Document { data, .. }) => {
+                let why = format!("it is {} {}", data.kind, data.id);
+                Err(Error::new(url.path(), Failure::Unexpected(why)))
+            }
+            Err(Error {
+                failure: Failure::NotFound,
+                ..
+            }) => Ok(Entry::new(Kind::GracePeriod, app_id)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Every in-app purchase of the app. One request for each 200.
@@ -114,16 +138,15 @@ impl Session {
     }
 
     async fn list(&self, endpoint: &Endpoint, id: &str) -> Result<Vec<Resource>, Error> {
-        let url = endpoint.url(self.base_url(), id);
         let listing =
-            page::read_again_if_torn(async || page::read(self, url.clone()).await).await?;
+            page::read_again_if_torn(async || page::read(self, endpoint, id).await).await?;
         Ok(listing.data)
     }
 
     async fn read_groups(&self, app_id: &str) -> Result<Groups, Error> {
         let url = endpoint::SUBSCRIPTION_GROUPS.url(self.base_url(), app_id);
-        let path = url.path().to_owned();
-        let listing = page::read(self, url).await?;
+        let torn = |why| Error::new(url.path(), Failure::Torn(why));
+        let listing = page::read(self, &endpoint::SUBSCRIPTION_GROUPS, app_id).await?;
         let mut included: HashMap<String, Resource> = listing
             .included
             .into_iter()
@@ -149,11 +172,24 @@ impl Session {
                 }
             }
         }
+        if cut.is_empty()
+            && let Some(id) = included.keys().next()
+        {
+            return Err(torn(format!("subscription {id} came, and no group has it")));
+        }
         let paged = future::try_join_all(cut.into_iter().map(async |group: &str| {
             let resources = self.list(&endpoint::SUBSCRIPTIONS, group).await?;
             Ok::<_, Error>(within(group, resources))
         }));
         let subscriptions = match paged.await {
+            // It was listed a moment ago.
+            Err(Error {
+                failure: Failure::NotFound,
+                endpoint,
+                ..
+            }) => {
+                return Err(torn(format!("a group of it went away ({endpoint})")));
+            }
             Err(error) => Err(error),
             Ok(paged) => {
                 subscriptions.extend(paged.into_iter().flatten());
@@ -165,7 +201,7 @@ impl Session {
                             group.as_ref().map_or("none", |id| id.as_str()),
                             entry.parent.as_ref().map_or("none", |id| id.as_str())
                         );
-                        return Err(Error::new(&path, Failure::Torn(why)));
+                        return Err(torn(why));
                     }
                 }
                 Ok(subscriptions)
@@ -180,6 +216,14 @@ impl Session {
             groups,
             subscriptions,
         })
+    }
+}
+
+/// There is one for each app, under the app's id whatever its own.
+fn grace_period_entry(app_id: &str, resource: Resource) -> Entry {
+    Entry {
+        key: Entry::new(Kind::GracePeriod, app_id).key,
+        ..resource.into_entry(Kind::GracePeriod)
     }
 }
 

@@ -11,8 +11,10 @@ use serde::Deserialize;
 
 use super::{
     client::Session,
+    endpoint::Endpoint,
     error::{Error, Failure},
     resource::{Meta, Resource},
+    text::quotable,
 };
 
 /// A listing of more pages than this is refused: 200,000 things.
@@ -67,15 +69,11 @@ pub(super) async fn read_again_if_torn<T>(
             Err(Error {
                 failure: Failure::Torn(why),
                 endpoint,
-                apple_error_id,
+                ..
             }) => {
                 let why =
                     format!("the listing changed each of the {READINGS} times it was read: {why}");
-                return Err(Error {
-                    failure: Failure::Torn(why),
-                    endpoint,
-                    apple_error_id,
-                });
+                return Err(Error::new(&endpoint, Failure::Torn(why)));
             }
             result => return result,
         }
@@ -83,9 +81,13 @@ pub(super) async fn read_again_if_torn<T>(
 }
 
 /// Reads all pages of a list once.
-pub(super) async fn read(session: &Session, first: Url) -> Result<Listing, Error> {
-    let endpoint = first.path().to_owned();
-    let fail = |failure| Error::new(&endpoint, failure);
+pub(super) async fn read(
+    session: &Session,
+    endpoint: &Endpoint,
+    id: &str,
+) -> Result<Listing, Error> {
+    let first = endpoint.url(session.base_url(), id);
+    let fail = |failure| Error::new(first.path(), failure);
     let torn = |why| Err(fail(Failure::Torn(why)));
 
     let mut listing = Listing {
@@ -105,6 +107,10 @@ pub(super) async fn read(session: &Session, first: Url) -> Result<Listing, Error
             (_, now) => total = total.or(now),
         }
         for resource in &page.data {
+            if resource.kind != endpoint.yields {
+                let why = format!("{} {} stands in it", resource.kind, resource.id);
+                return Err(fail(Failure::Unexpected(why)));
+            }
             if !ids.insert(resource.id.clone()) {
                 return torn(format!("{} {} came twice", resource.kind, resource.id));
             }
@@ -146,7 +152,7 @@ fn follow(next: &str, first: &Url) -> Result<Url, String> {
     if url.origin() != first.origin() {
         return Err(format!(
             "the link to its next page leads to another origin, {}, and was not followed",
-            url.origin().ascii_serialization()
+            quotable(&url.origin().ascii_serialization())
         ));
     }
     if !url.username().is_empty() || url.password().is_some() {

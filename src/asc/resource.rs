@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::endpoint::INCLUDED_SUBSCRIPTIONS;
+use super::{endpoint::INCLUDED_SUBSCRIPTIONS, text};
 use crate::{
     catalog::{Attributes, Entry, Kind},
     project::App,
@@ -16,8 +16,9 @@ use crate::{
 /// A resource of Apple's, with those of its relationships that matter here.
 #[derive(Deserialize)]
 pub(super) struct Resource {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "text::name")]
     pub(super) kind: String,
+    #[serde(deserialize_with = "text::name")]
     pub(super) id: String,
     #[serde(default)]
     attributes: Option<BTreeMap<String, Value>>,
@@ -49,7 +50,18 @@ struct ToOne {
 
 #[derive(Deserialize)]
 struct Linkage {
+    #[serde(deserialize_with = "text::name")]
     id: String,
+}
+
+/// What an app says of its grace period.
+pub(super) enum GracePeriodLink<'a> {
+    /// There is one, with this id.
+    Set(&'a str),
+    /// There is none: the relationship is there, and its data absent or null.
+    Unset,
+    /// The relationship is missing, though it was asked for.
+    Untold,
 }
 
 /// What a list or a linkage says of itself.
@@ -93,25 +105,26 @@ impl Resource {
         whole.then(|| linked.iter().map(|linkage| linkage.id.as_str()).collect())
     }
 
-    /// The id of an app's grace period, when one is set.
-    pub(super) fn grace_period_id(&self) -> Option<&str> {
-        Some(
-            self.relationships
-                .as_ref()?
-                .grace_period
-                .as_ref()?
-                .data
-                .as_ref()?
-                .id
-                .as_str(),
-        )
+    /// What an app says of its grace period.
+    pub(super) fn grace_period(&self) -> GracePeriodLink<'_> {
+        let link = self
+            .relationships
+            .as_ref()
+            .and_then(|relationships| relationships.grace_period.as_ref());
+        match link {
+            None => GracePeriodLink::Untold,
+            Some(ToOne { data: None }) => GracePeriodLink::Unset,
+            Some(ToOne {
+                data: Some(linkage),
+            }) => GracePeriodLink::Set(&linkage.id),
+        }
     }
 
     /// The app that the resource describes. An app without a bundle id or name is shown by what there is.
     pub(super) fn into_app(self) -> App {
         let mut attributes = attributes(self.attributes);
         let mut text = |name| match attributes.remove(name) {
-            Some(Value::String(text)) => text,
+            Some(Value::String(text)) => text::quotable(&text),
             _ => String::new(),
         };
         App {

@@ -120,28 +120,42 @@ impl Key {
 
 /// The keys in use. One that no session holds goes when its token has had half its life.
 pub(super) struct Keys {
-    by_name: Mutex<HashMap<KeyName, Arc<Key>>>,
+    table: Mutex<Table>,
     in_flight: usize,
 }
 
-/// Idle keys are looked for when the number of keys has doubled since, beginning with this many.
+struct Table {
+    by_name: HashMap<KeyName, Arc<Key>>,
+    /// Idle keys are looked for when there are this many: twice as many as were left the last time.
+    sweep_at: usize,
+}
+
+/// As long as there are no more keys than this, idle ones may stay.
 const FEW: usize = 64;
 
 impl Keys {
     pub(super) fn new(in_flight: usize) -> Self {
+        let table = Table {
+            by_name: HashMap::new(),
+            sweep_at: FEW,
+        };
         Self {
-            by_name: Mutex::default(),
+            table: Mutex::new(table),
             in_flight,
         }
     }
 
     /// What the sessions of this key share.
     pub(super) fn of(&self, credential: &Credential, now: Instant) -> Arc<Key> {
-        let mut keys = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() >= FEW && keys.len() == keys.capacity() {
-            keys.retain(|_, key| Arc::strong_count(key) > 1 || !key.is_idle(now));
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.by_name.len() >= table.sweep_at {
+            table
+                .by_name
+                .retain(|_, key| Arc::strong_count(key) > 1 || !key.is_idle(now));
+            table.sweep_at = FEW.max(2 * table.by_name.len());
         }
-        let key = keys
+        let key = table
+            .by_name
             .entry(KeyName::of(credential))
             .or_insert_with(|| Arc::new(Key::new(self.in_flight)));
         Arc::clone(key)
@@ -242,6 +256,8 @@ mod tests {
         let second = after(240);
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(Arc::ptr_eq(&second, &after(479)));
+        // The clock was set back: what was issued in the future of now would be refused.
+        assert!(!Arc::ptr_eq(&second, &after(-3600)));
     }
 
     #[test]
@@ -267,8 +283,8 @@ mod tests {
             let passing = key(Some("issuer"));
             keys.of(&passing, now);
         }
-        let count = keys.by_name.lock().unwrap().len();
-        assert!(count < 500, "{count} keys");
+        let count = keys.table.lock().unwrap().by_name.len();
+        assert!(count <= FEW, "{count} keys");
         assert!(Arc::ptr_eq(&held_key, &keys.of(&held, now)));
     }
 

@@ -1,6 +1,7 @@
 //! From a request to its answer: who calls, what is left of the budget, what may be read, and what goes wrong on the way.
 
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query as Pairs, State as Shared};
 use axum::http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, LOCATION, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, LOCATION,
+    RETRY_AFTER,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use axum::response::Response;
@@ -51,6 +53,11 @@ pub(super) async fn answer(
         path: path.to_owned(),
         query: pairs.clone(),
         key_id: key_id.clone(),
+        token: head.headers.get(AUTHORIZATION).map(|token| {
+            let mut hasher = DefaultHasher::new();
+            token.as_bytes().hash(&mut hasher);
+            hasher.finish()
+        }),
         status: None,
         refused_because: None,
     });

@@ -23,6 +23,8 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// The key id that the token claims.
     pub key_id: Option<String>,
+    /// Tells tokens apart without telling them: a hash of what came in `Authorization`.
+    pub token: Option<u64>,
     /// The status answered; none while there is no answer, as with a reset or a hang.
     pub status: Option<u16>,
     /// Why the token was refused, which the caller is not told.

@@ -434,10 +434,11 @@ async fn a_429_waits_as_long_as_it_says_or_gives_way() {
         },
     ));
     let error = session.fetch_app(APP).await.unwrap_err();
-    let Failure::RateLimited { resume_in, .. } = error.failure else {
-        panic!("{error}")
-    };
-    assert_eq!(resume_in, Duration::from_secs(61));
+    assert!(
+        matches!(error.failure, Failure::RateLimited { .. }),
+        "{error}"
+    );
+    assert_eq!(error.resume_in, Some(Duration::from_secs(61)));
     assert_eq!(
         simulator.requests().len(),
         3,
@@ -477,6 +478,11 @@ async fn one_401_costs_one_new_token_and_a_second_is_believed() {
     let (session, meter) = session(&simulator);
     session.fetch_app(APP).await.unwrap();
     assert_eq!(requests(&meter), 2);
+    let sent = simulator.requests();
+    assert_ne!(
+        sent[0].token, sent[1].token,
+        "the refused token was sent again"
+    );
 
     simulator.inject(Fault::new("", FaultKind::Unauthorized));
     let error = session.fetch_app(APP).await.unwrap_err();
@@ -731,6 +737,210 @@ async fn a_group_that_cannot_be_paged_leaves_the_groups_known() {
         matches!(error.failure, Failure::Forbidden { .. }),
         "{error}"
     );
+}
+
+/// A simulator whose next answer to requests of this path has this body.
+async fn answering(path: &str, body: serde_json::Value) -> Simulator {
+    let app = app()
+        .with_in_app_purchases(2)
+        .with_groups(2, 2)
+        .with_grace_period();
+    let simulator = serving(app).await;
+    simulator.inject(Fault::new(path, FaultKind::Body(body.to_string())));
+    simulator
+}
+
+#[tokio::test]
+async fn what_is_not_what_was_asked_for_is_no_listing() {
+    let other = |kind: &str| json!({ "data": [{ "type": kind, "id": "1" }], "links": {} });
+    let purchases = |body| async move {
+        let simulator = answering("inAppPurchasesV2", body).await;
+        session(&simulator)
+            .0
+            .fetch_in_app_purchases(APP)
+            .await
+            .map(|entries| entries.len())
+    };
+    for body in [
+        other("apps"),
+        other("subscriptions"),
+        other(""),
+        json!({ "data": [{ "type": "inAppPurchases", "id": "" }] }),
+        json!({ "data": [{ "type": "inAppPurchases", "id": "1\u{0}" }] }),
+        json!({ "data": [{ "type": "inAppPurchases", "id": 1 }] }),
+        json!({ "data": [{ "type": "inAppPurchases" }] }),
+        json!({ "data": null }),
+        json!({ "data": {} }),
+        json!({}),
+        json!([]),
+    ] {
+        let error = purchases(body.clone()).await.unwrap_err();
+        assert!(
+            matches!(error.failure, Failure::Unexpected(_)),
+            "{body}: {error}"
+        );
+    }
+    assert_eq!(purchases(json!({ "data": [] })).await.unwrap(), 0);
+
+    let simulator = answering("/subscriptionGroups", other("subscriptions")).await;
+    assert!(session(&simulator).0.fetch_groups(APP).await.is_err());
+    let simulator = answering("/v1/apps$", other("inAppPurchases")).await;
+    assert!(session(&simulator).0.fetch_apps().await.is_err());
+}
+
+#[tokio::test]
+async fn another_app_is_not_this_one() {
+    for (kind, id) in [("apps", "999"), ("inAppPurchases", APP)] {
+        let simulator =
+            answering("1000000001$", json!({ "data": { "type": kind, "id": id } })).await;
+        let error = session(&simulator).0.fetch_app(APP).await.unwrap_err();
+        assert!(matches!(error.failure, Failure::Unexpected(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_grace_period_is_never_guessed_to_be_unset() {
+    let app = |relationship: serde_json::Value| json!({ "data": { "type": "apps", "id": APP, "relationships": { "subscriptionGracePeriod": relationship } } });
+    // Linked, and it did not come.
+    for included in [json!(null), json!([])] {
+        let mut body = app(json!({ "data": { "type": "subscriptionGracePeriods", "id": APP } }));
+        body["included"] = included;
+        let simulator = answering("1000000001$", body).await;
+        let error = session(&simulator).0.fetch_app(APP).await.unwrap_err();
+        assert!(matches!(error.failure, Failure::Unexpected(_)), "{error}");
+    }
+    // Told to be unset.
+    for relationship in [json!({}), json!({ "data": null })] {
+        let simulator = answering("1000000001$", app(relationship)).await;
+        let (session, meter) = session(&simulator);
+        assert!(
+            session
+                .fetch_app(APP)
+                .await
+                .unwrap()
+                .1
+                .attributes
+                .is_empty()
+        );
+        assert_eq!(requests(&meter), 1);
+    }
+    // Not told: it is asked for by itself.
+    let untold = json!({ "data": { "type": "apps", "id": APP } });
+    let simulator = answering("1000000001$", untold.clone()).await;
+    assert_eq!(
+        session(&simulator)
+            .0
+            .fetch_app(APP)
+            .await
+            .unwrap()
+            .1
+            .attributes["duration"],
+        "SIXTEEN_DAYS"
+    );
+    let simulator = serving(super::asc::app()).await;
+    simulator.inject(Fault::new(
+        "1000000001$",
+        FaultKind::Body(untold.to_string()),
+    ));
+    assert!(
+        session(&simulator)
+            .0
+            .fetch_app(APP)
+            .await
+            .unwrap()
+            .1
+            .attributes
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_subscription_in_two_groups_or_in_none_is_a_torn_listing() {
+    let group = |id: &str, subscription: &str| {
+        let data = json!([{ "type": "subscriptions", "id": subscription }]);
+        json!({ "type": "subscriptionGroups", "id": id, "relationships": { "subscriptions": { "data": data } } })
+    };
+    let subscription = |id: &str| json!({ "type": "subscriptions", "id": id });
+    let two =
+        json!({ "data": [group("1", "7"), group("2", "7")], "included": [subscription("7")] });
+    let none =
+        json!({ "data": [group("1", "7")], "included": [subscription("7"), subscription("8")] });
+    for body in [none, two] {
+        let simulator = answering("subscriptionGroups$", body.clone()).await;
+        // The second group, for the subscription that the first took, is paged.
+        simulator.inject(Fault::new(
+            "/subscriptions",
+            FaultKind::Body(json!({ "data": [subscription("7")] }).to_string()),
+        ));
+        let error = session(&simulator).0.fetch_groups(APP).await.err().unwrap();
+        assert!(matches!(error.failure, Failure::Torn(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_goes_while_it_is_read_is_a_torn_listing() {
+    let simulator = serving(app().with_groups(2, 51)).await;
+    simulator.inject(Fault::new("/subscriptions", status(404)).times(1));
+    let (session, _) = session(&simulator);
+    let groups = session.fetch_groups(APP).await.unwrap();
+    assert_eq!(
+        groups.subscriptions.unwrap().len(),
+        102,
+        "it was read again"
+    );
+}
+
+#[tokio::test]
+async fn a_5xx_is_asked_again_when_it_says_and_not_before() {
+    let unavailable = |retry_after: &str| FaultKind::Status {
+        status: 503,
+        code: None,
+        retry_after: Some(retry_after.to_owned()),
+        html: true,
+        empty: false,
+    };
+    let simulator = serving(app()).await;
+    simulator.inject(Fault::new("", unavailable("1")).times(1));
+    let (session, meter) = session(&simulator);
+    session.fetch_app(APP).await.unwrap();
+    let sent = simulator.requests();
+    assert!(
+        (sent[1].at - sent[0].at).num_milliseconds() >= 1000,
+        "it did not wait"
+    );
+
+    simulator.inject(Fault::new("", unavailable("3000")));
+    let error = session.fetch_app(APP).await.unwrap_err();
+    assert!(matches!(error.failure, Failure::Unavailable(_)), "{error}");
+    assert_eq!(
+        (error.resume_in, requests(&meter)),
+        (Some(Duration::from_mins(50)), 3)
+    );
+}
+
+#[tokio::test]
+async fn what_a_server_says_is_bounded_and_never_a_token() {
+    let simulator = serving(app()).await;
+    let detail = format!(
+        "you sent Bearer eyJhbGciOiJFUzI1NiJ9.e30.x {}",
+        "x".repeat(1 << 20)
+    );
+    let body =
+        json!({ "errors": [{ "id": "i".repeat(5000), "code": "C\u{1b}[31m", "detail": detail }] });
+    let (session, _) = session(&simulator);
+    for kind in [
+        FaultKind::Body(body.to_string()),
+        FaultKind::Body(format!("\"{}", "y".repeat(1 << 20))),
+    ] {
+        simulator.inject(Fault::new("inAppPurchasesV2", kind));
+        let error = session.fetch_in_app_purchases(APP).await.unwrap_err();
+        let told = error.diagnosis(session.credential()).to_string();
+        simulator.clear_faults();
+        assert!(
+            told.len() < 2000 && !told.contains("eyJ") && !told.contains('\u{1b}'),
+            "{told}"
+        );
+    }
 }
 
 /// A fault that answers with this status from now on.
