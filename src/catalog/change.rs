@@ -201,7 +201,10 @@ impl Serialize for Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entry = self.entry();
-        let id = entry.product_id().unwrap_or(entry.key.store_id.as_str());
+        let id = entry
+            .product_id()
+            .unwrap_or(entry.key.store_id.as_str())
+            .replace(char::is_control, "\u{fffd}");
         write!(f, "{} {:<18} {id}", self.op().sigil(), entry.key.kind)?;
         if let Some(name) = entry.name() {
             write!(f, " {name:?}")?;

@@ -78,6 +78,32 @@ pub struct Hold {
     pub removals: Vec<Held>,
 }
 
+impl Hold {
+    /// What is held after a run: what it holds itself, and what was held before of the kinds that it could not look at.
+    #[must_use]
+    pub fn after(
+        before: Option<Self>,
+        now: Option<Self>,
+        looked_at: &BTreeSet<Kind>,
+    ) -> Option<Self> {
+        let not_looked_at = |kind: Kind| !looked_at.contains(&kind);
+        let Some(mut kept) = before else { return now };
+        let reasons = kept.reasons.clone();
+        kept.reasons.retain(|reason| not_looked_at(reason.kind()));
+        kept.removals.retain(|held| not_looked_at(held.key.kind));
+        if let Some(now) = now {
+            kept.reasons.extend(now.reasons);
+            kept.removals.extend(now.removals);
+        }
+        if kept.reasons.is_empty() {
+            kept.reasons = reasons;
+        }
+        kept.removals.sort_by(|a, b| a.key.cmp(&b.key));
+        kept.digest = Digest::of(kept.removals.iter().map(|held| &held.key));
+        (!kept.removals.is_empty()).then_some(kept)
+    }
+}
+
 /// One removal held back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
@@ -170,6 +196,17 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Everything { kind, .. }
+            | Self::Percent { kind, .. }
+            | Self::Count { kind, .. }
+            | Self::Descendants { kind, .. } => *kind,
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -239,12 +276,15 @@ impl fmt::Display for Hold {
 
 /// Splits the changes into what may be written and what is held.
 ///
-/// `approved` releases a hold with just that digest: what somebody was shown, and nothing else.
+/// What was held `before` stays held until it is approved or returns, and with it every other removal of its kinds: a hold does
+/// not dissolve because the catalog grew meanwhile. `approved` releases a hold with just that digest: what somebody was
+/// shown, and nothing else.
 #[must_use]
 pub fn review(
     changes: ChangeSet,
     local: &Catalog,
     limits: &Limits,
+    before: Option<&Hold>,
     approved: Option<&Digest>,
 ) -> Review {
     let removed: BTreeSet<&Key> = changes
@@ -252,12 +292,20 @@ pub fn review(
         .filter(|change| matches!(change, Change::Removed { .. }))
         .map(Change::key)
         .collect();
-    let (reasons, held_kinds, held_parents) = reasons(&removed, local, limits);
-    if reasons.is_empty() {
-        return Review {
-            plan: Plan { changes },
-            hold: None,
-        };
+    let (mut reasons, mut held_kinds, held_parents) = reasons(&removed, local, limits);
+    if let Some(before) = before {
+        let still_gone = before
+            .removals
+            .iter()
+            .filter(|held| removed.contains(&held.key));
+        let kinds: BTreeSet<Kind> = still_gone.map(|held| held.key.kind).collect();
+        let told: BTreeSet<Kind> = reasons.iter().map(Reason::kind).collect();
+        let earlier = before
+            .reasons
+            .iter()
+            .filter(|reason| kinds.contains(&reason.kind()) && !told.contains(&reason.kind()));
+        reasons.extend(earlier.cloned());
+        held_kinds.extend(kinds);
     }
     let parent_of = |key: &Key| parent_key(key, local.present.get(key)?.parent.as_ref());
     let mut held: BTreeSet<Key> = removed
@@ -277,8 +325,15 @@ pub fn review(
         .collect();
     held.extend(parents);
 
+    if reasons.is_empty()
+        && let Some(before) = before
+    {
+        // What was its reason has returned; what was held with it has not.
+        reasons.clone_from(&before.reasons);
+    }
+
     let digest = Digest::of(held.iter());
-    if approved == Some(&digest) {
+    if held.is_empty() || approved == Some(&digest) {
         return Review {
             plan: Plan { changes },
             hold: None,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catalog_sync::catalog::{
-    Catalog, Change, ChangeSet, Entry, Kind, Limits, NotAListing, Op, Snapshot, diff,
+    Catalog, Change, ChangeSet, Entry, Hold, Kind, Limits, NotAListing, Op, Plan, Snapshot, diff,
     guard::{self, Reason, Review},
     unforeseen,
 };
@@ -138,7 +138,7 @@ proptest! {
     fn the_guard_splits_and_loses_nothing(local in a_catalog(), remote in a_snapshot()) {
         let changes = diff(&local, &remote);
         let limits = Limits { removed_percent: 20, percent_from: 3, removed_max: 3, descendants_max: 1 };
-        let Review { plan, hold } = guard::review(changes.clone(), &local, &limits, None);
+        let Review { plan, hold } = guard::review(changes.clone(), &local, &limits, None, None);
         let held = hold.as_ref().map_or(0, |hold| hold.removals.len());
         prop_assert_eq!(plan.changes().len() + held, changes.len());
         for change in &changes {
@@ -147,7 +147,7 @@ proptest! {
             prop_assert!(!is_held || change.op() == Op::Removed);
         }
         if let Some(hold) = hold {
-            let approved = guard::review(changes.clone(), &local, &limits, Some(&hold.digest));
+            let approved = guard::review(changes.clone(), &local, &limits, None, Some(&hold.digest));
             prop_assert_eq!(approved.hold, None);
             prop_assert_eq!(approved.plan.changes(), &changes);
         }
@@ -263,7 +263,13 @@ fn vanishing(present: usize, removed: usize) -> Review {
             local.present.values().skip(removed).cloned(),
         )
         .unwrap();
-    guard::review(diff(&local, &remote), &local, &Limits::default(), None)
+    guard::review(
+        diff(&local, &remote),
+        &local,
+        &Limits::default(),
+        None,
+        None,
+    )
 }
 
 #[test]
@@ -344,7 +350,7 @@ fn group_vanishing(local: &Catalog) -> Review {
             .cover(kind, local.of_kind(kind).filter(stays).cloned())
             .unwrap();
     }
-    guard::review(diff(local, &remote), local, &Limits::default(), None)
+    guard::review(diff(local, &remote), local, &Limits::default(), None, None)
 }
 
 #[test]
@@ -391,8 +397,13 @@ fn additions_and_updates_pass_beside_a_hold() {
             kept.chain([Entry::new(Kind::InAppPurchase, "new")]),
         )
         .unwrap();
-    let Review { plan, hold } =
-        guard::review(diff(&local, &remote), &local, &Limits::default(), None);
+    let Review { plan, hold } = guard::review(
+        diff(&local, &remote),
+        &local,
+        &Limits::default(),
+        None,
+        None,
+    );
     let ops: Vec<_> = plan.changes().iter().map(Change::op).collect();
     assert_eq!(ops, [Op::Updated, Op::Added]);
     assert_eq!(hold.unwrap().removals.len(), 19);
@@ -414,9 +425,108 @@ fn an_approval_releases_just_what_was_shown() {
             diff(&local, &remote),
             &local,
             &Limits::default(),
+            None,
             Some(approved),
         )
     };
     assert!(review(&shown.digest).hold.is_some());
     assert_eq!(review(&moved_on.digest).plan.changes().len(), 5);
+}
+
+/// A catalog, and what the guard makes of these ids being listed now.
+fn listing(local: &Catalog, ids: &[&str], before: Option<&Hold>) -> Review {
+    let mut remote = Snapshot::new();
+    remote
+        .cover(
+            Kind::InAppPurchase,
+            ids.iter().map(|id| Entry::new(Kind::InAppPurchase, *id)),
+        )
+        .unwrap();
+    guard::review(
+        diff(local, &remote),
+        local,
+        &Limits::default(),
+        before,
+        None,
+    )
+}
+
+#[test]
+fn a_hold_does_not_dissolve_because_the_catalog_grew() {
+    let mut local = products(3);
+    let first = listing(&local, &["new1", "new2", "new3"], None);
+    let hold = first.hold.unwrap();
+    assert_eq!(hold.removals.len(), 3);
+    local.apply(first.plan.changes());
+    assert_eq!(local.count(Kind::InAppPurchase), 6);
+
+    // 3 of 6 would pass by the numbers; held is held.
+    let second = listing(&local, &["new1", "new2", "new3"], Some(&hold));
+    assert!(second.plan.changes().is_empty());
+    assert_eq!(
+        second.hold,
+        Some(hold.clone()),
+        "the same digest, for the same reason"
+    );
+
+    // What vanishes beside it joins it, under another digest.
+    let third = listing(&local, &["new1", "new2"], Some(&hold))
+        .hold
+        .unwrap();
+    assert_eq!(third.removals.len(), 4);
+    assert_ne!(third.digest, hold.digest);
+
+    // One returns: the others stay held. All return: it lapses.
+    let ids = ["00000", "new1", "new2", "new3"];
+    assert_eq!(
+        listing(&local, &ids, Some(&hold))
+            .hold
+            .unwrap()
+            .removals
+            .len(),
+        2
+    );
+    let ids = ["00000", "00001", "00002", "new1", "new2", "new3"];
+    assert_eq!(
+        listing(&local, &ids, Some(&hold)),
+        Review {
+            plan: Plan::nothing(),
+            hold: None
+        }
+    );
+    // And with nothing held, one of six may go.
+    let ids = ["00000", "00001", "00002", "new1", "new2"];
+    assert_eq!(listing(&local, &ids, None).plan.changes().len(), 1);
+}
+
+#[test]
+fn a_hold_stays_for_kinds_that_were_not_looked_at() {
+    let purchases = vanishing(20, 10).hold;
+    let groups = group_vanishing(&groups(2, 8)).hold;
+    let only = |kind| BTreeSet::from([kind]);
+    let subscriptions = BTreeSet::from([Kind::SubscriptionGroup, Kind::Subscription]);
+
+    assert_eq!(
+        Hold::after(None, purchases.clone(), &only(Kind::InAppPurchase)),
+        purchases
+    );
+    assert_eq!(
+        Hold::after(purchases.clone(), None, &subscriptions),
+        purchases
+    );
+    assert_eq!(
+        Hold::after(purchases.clone(), None, &BTreeSet::new()),
+        purchases
+    );
+    assert_eq!(
+        Hold::after(purchases.clone(), None, &only(Kind::InAppPurchase)),
+        None
+    );
+
+    let both = Hold::after(purchases.clone(), groups.clone(), &subscriptions).unwrap();
+    assert_eq!(both.removals.len(), 10 + 9);
+    assert_eq!(
+        both.reasons.len(),
+        purchases.unwrap().reasons.len() + groups.unwrap().reasons.len()
+    );
 }
