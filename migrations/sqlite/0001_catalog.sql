@@ -32,11 +32,11 @@ create table project_state (
     outcome text,
     error_code text,
     error text,
-    diagnosis text check (json_valid(diagnosis)),
+    diagnosis text check (diagnosis is null or json_valid(diagnosis)),
     consecutive_failures integer not null default 0,
     next_due_at text,
     covered_at text not null default '{}' check (json_valid(covered_at)),
-    hold text check (json_valid(hold)),
+    hold text check (hold is null or json_valid(hold)),
     key_worked_at text,
     key_refused_since text,
     key_refusals integer not null default 0
@@ -97,8 +97,8 @@ create table changes (
     store_id text not null,
     product_id text,
     op text not null,
-    before text check (json_valid(before)),
-    after text check (json_valid(after))
+    before text check (before is null or json_valid(before)),
+    after text check (after is null or json_valid(after))
 ) strict;
 
 create index changes_by_project on changes (project_id, seq);

@@ -47,6 +47,19 @@ pub struct Lease {
     pub until: Instant,
 }
 
+/// A claimed project: the right to write its catalog, and all that a run begins with, as they were in the same moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// The right to write.
+    pub lease: Lease,
+    /// The project.
+    pub project: Project,
+    /// Its key.
+    pub key: SealedKey,
+    /// What earlier runs left.
+    pub state: State,
+}
+
 /// What a run needs to know of its project beside the catalog.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
@@ -225,6 +238,9 @@ pub enum Error {
     /// A project has this id already.
     #[error("project '{0}' exists already; 'catalog-sync project set-key {0}' replaces its key")]
     ProjectExists(ProjectId),
+    /// The project is paused.
+    #[error("project '{0}' is paused; 'catalog-sync project resume {0}' resumes it")]
+    Paused(ProjectId),
     /// Another worker has the project.
     #[error("project '{project}' is being synced by another worker; its lease lasts until {until}")]
     Leased {
@@ -243,6 +259,9 @@ pub enum Error {
         /// The epoch that is no longer current.
         epoch: i64,
     },
+    /// The process was asked to stop before the run was done; nothing of it was written.
+    #[error("stopped before it was done; nothing of this run was written")]
+    Stopped,
     /// The database was made by a newer version.
     #[error(
         "the database has schema {applied}, and this catalog-sync knows schemas up to {known}: upgrade catalog-sync"
@@ -277,7 +296,35 @@ pub enum Error {
     },
     /// Anything else that the database says.
     #[error("the database failed: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
+}
+
+// Not `#[from]`: that would make it the source too, and a chain that is printed would say it twice.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Error {
+    /// A stable name, for logs and for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownProject { .. } => "unknown_project",
+            Self::ProjectExists(_) => "project_exists",
+            Self::Paused(_) => "project_paused",
+            Self::Leased { .. } => "project_leased",
+            Self::LeaseLost { .. } => "lease_lost",
+            Self::NewerSchema { .. } => "newer_schema",
+            Self::OlderSchema { .. } => "older_schema",
+            Self::Unusable(_) => "database_unusable",
+            Self::Unavailable(_) => "database_unavailable",
+            Self::Unreadable { .. } => "database_unreadable",
+            Self::Stopped => "stopped",
+            Self::Database(_) => "database_failed",
+        }
+    }
 }
 
 /// A database. Every method is one transaction.
@@ -292,7 +339,7 @@ pub trait Store: Send + Sync {
     /// Applies the migrations that the database lacks; gives what it had before.
     async fn migrate(&self) -> Result<Schema, Error>;
 
-    /// Adds a project with its key, or fails with [`Error::ProjectExists`].
+    /// Adds a project with its key, which counts as having worked when it was created, or fails with [`Error::ProjectExists`].
     async fn add_project(&self, project: &Project, key: &SealedKey) -> Result<(), Error>;
 
     /// One project.
@@ -308,7 +355,8 @@ pub trait Store: Send + Sync {
     /// A project's sealed key.
     async fn load_key(&self, id: &ProjectId) -> Result<SealedKey, Error>;
 
-    /// Replaces a project's key and what is known of its app; the key's health begins anew, as having worked at `now`.
+    /// Replaces a project's key and what is known of its app; the key's health begins anew, as having worked at `now`. A run
+    /// that still uses the old key loses its lease.
     async fn replace_key(
         &self,
         id: &ProjectId,
@@ -323,8 +371,9 @@ pub trait Store: Send + Sync {
     /// Removes a project with its key, catalog, change log and run records.
     async fn remove_project(&self, id: &ProjectId) -> Result<(), Error>;
 
-    /// Claims a project: a new epoch and token. Fails with [`Error::Leased`] while another lease lasts at `now`.
-    async fn acquire(&self, id: &ProjectId, ttl: Duration, now: Instant) -> Result<Lease, Error>;
+    /// Claims a project: a new epoch and token. Fails with [`Error::Leased`] while another lease lasts at `now`, and with
+    /// [`Error::Paused`].
+    async fn acquire(&self, id: &ProjectId, ttl: Duration, now: Instant) -> Result<Claim, Error>;
 
     /// Lengthens a lease to `now + ttl`, or fails with [`Error::LeaseLost`].
     async fn renew(&self, lease: &Lease, ttl: Duration, now: Instant) -> Result<Lease, Error>;

@@ -38,7 +38,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             missing: Missing::Made,
-            max_connections: 8,
+            max_connections: 10,
             connect_timeout: Duration::from_secs(5),
             busy_timeout: Duration::from_secs(5),
             lock_timeout: Duration::from_secs(5),
@@ -87,7 +87,8 @@ pub async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>, Error>
 /// this host alone; a Postgres database, which others may be using, must have been.
 ///
 /// # Errors
-/// As [`open`], and [`Error::OlderSchema`] or [`Error::NewerSchema`].
+/// As [`open`], and [`Error::OlderSchema`] or [`Error::NewerSchema`]; [`Error::Unusable`] for an SQLite file that
+/// was never migrated, unless one may be made.
 pub async fn open_migrated(url: &str, options: &Options) -> Result<Arc<dyn Store>, Error> {
     let store = open(url, options).await?;
     let schema = store.schema().await?;
@@ -99,6 +100,14 @@ pub async fn open_migrated(url: &str, options: &Options) -> Result<Arc<dyn Store
     }
     if schema.applied < schema.known {
         match Dialect::of(url)? {
+            // A question put to somebody else's file must not change it.
+            Dialect::Sqlite if schema.applied == 0 && options.missing == Missing::Refused => {
+                return Err(Error::Unusable(
+                    "this is not a database of catalog-sync: 'catalog-sync init' or 'migrate' makes it one, if it is the right \
+                     file"
+                        .to_owned(),
+                ));
+            }
             Dialect::Sqlite => store.migrate().await?,
             Dialect::Postgres => {
                 return Err(Error::OlderSchema {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalog::{Counts, Hold, Kind},
+    clock::Instant,
     diagnosis::Diagnosis,
     run::Run,
 };
@@ -19,6 +20,7 @@ pub(super) struct RunDetail {
     pub(super) error: Option<Diagnosis>,
     pub(super) counts: Counts,
     pub(super) hold: Option<Hold>,
+    pub(super) resume_at: Option<Instant>,
 }
 
 impl RunDetail {
@@ -30,6 +32,7 @@ impl RunDetail {
             error: run.error.clone(),
             counts: run.counts.clone(),
             hold: run.hold.clone(),
+            resume_at: run.resume_at,
         }
     }
 }

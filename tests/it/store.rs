@@ -98,6 +98,9 @@ conformance! {
         a_commit_with_the_right_epoch_and_a_wrong_token_writes_nothing
         a_lease_commits_once
         a_lease_on_a_removed_project_is_lost
+        a_claim_brings_what_a_run_begins_with
+        a_paused_project_cannot_be_claimed
+        a_new_key_ends_the_lease_of_a_run_with_the_old_one
     }
     commits {
         every_op_is_written_and_logged

@@ -4,14 +4,38 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Connection, Db, projects::unknown, rows::Row, sql};
+use super::{
+    Connection, Db, catalog,
+    projects::{self, unknown},
+    rows::Row,
+    sql,
+};
 use crate::{
     clock::Instant,
     project::ProjectId,
-    store::{Error, Lease, value},
+    store::{Claim, Error, Lease, value},
 };
 
 pub(super) async fn acquire(
+    connection: &mut Connection,
+    id: &ProjectId,
+    ttl: Duration,
+    now: Instant,
+) -> Result<Claim, Error> {
+    let lease = claim(connection, id, ttl, now).await?;
+    let project = projects::load(connection, id).await?;
+    if project.paused_at.is_some() {
+        return Err(Error::Paused(project.id)); // And the claim with it: the transaction is taken back.
+    }
+    Ok(Claim {
+        lease,
+        project,
+        key: projects::load_key(connection, id).await?,
+        state: catalog::load_state(connection, id).await?,
+    })
+}
+
+async fn claim(
     connection: &mut Connection,
     id: &ProjectId,
     ttl: Duration,

@@ -30,8 +30,8 @@ use crate::{
     project::{App, Project, ProjectId, SealedKey},
     run::Run,
     store::{
-        Aftermath, Committed, Error, HistoryFilter, Lease, LoggedChange, RecordedRun, Removed,
-        Schema, Shelf, State, Status, Store,
+        Aftermath, Claim, Committed, Error, HistoryFilter, Lease, LoggedChange, RecordedRun,
+        Removed, Schema, Shelf, State, Status, Store,
     },
 };
 
@@ -157,7 +157,7 @@ impl Store for Database {
         ))
     }
 
-    async fn acquire(&self, id: &ProjectId, ttl: Duration, now: Instant) -> Result<Lease, Error> {
+    async fn acquire(&self, id: &ProjectId, ttl: Duration, now: Instant) -> Result<Claim, Error> {
         transaction!(self, sql::BEGIN_WRITE, |connection| leases::acquire(
             connection, id, ttl, now
         ))

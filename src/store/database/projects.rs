@@ -37,8 +37,9 @@ pub(super) async fn add(
     .bind(&key.sealed)
     .execute(&mut *connection)
     .await?;
-    sqlx::query::<Db>("insert into project_state (project_id) values ($1)")
+    sqlx::query::<Db>("insert into project_state (project_id, key_worked_at) values ($1, $2)")
         .bind(project.id.as_str())
+        .bind(sql::instant(project.created_at))
         .execute(&mut *connection)
         .await?;
     Ok(())
@@ -134,7 +135,10 @@ pub(super) async fn replace_key(
     now: Instant,
 ) -> Result<(), Error> {
     let begun = sqlx::query::<Db>(
-        "update project_state set key_worked_at = $2, key_refused_since = null, key_refusals = 0 where project_id = $1",
+        "update project_state set
+             epoch = epoch + 1, lease_token = null, lease_until = null,
+             key_worked_at = $2, key_refused_since = null, key_refusals = 0
+         where project_id = $1",
     )
     .bind(id.as_str())
     .bind(sql::instant(now))

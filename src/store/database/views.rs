@@ -192,6 +192,7 @@ pub(super) async fn read_runs(
                     error: detail.error,
                     counts: detail.counts,
                     hold: detail.hold,
+                    resume_at: detail.resume_at,
                     cost: Cost {
                         requests: row.integer("requests")?,
                         retries: row.integer("retries")?,

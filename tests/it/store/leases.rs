@@ -26,7 +26,7 @@ pub(crate) async fn a_lease_excludes_others_until_it_ends(store: &dyn Store) {
     let status = store.read_status(&acme).await.unwrap();
     assert_eq!(status.leased_until, Some(first.until));
 
-    let second = store.acquire(&acme, TTL, first.until).await.unwrap();
+    let second = store.acquire(&acme, TTL, first.until).await.unwrap().lease;
     assert_eq!(second.epoch, first.epoch + 1);
 }
 
@@ -113,7 +113,11 @@ pub(crate) async fn of_sixteen_claims_at_once_one_wins(store: &dyn Store) {
             }
         }))
         .await;
-        let won: Vec<Lease> = claims.into_iter().flatten().collect();
+        let won: Vec<Lease> = claims
+            .into_iter()
+            .flatten()
+            .map(|claim| claim.lease)
+            .collect();
         assert_eq!((won.len(), refused.into_inner()), (1, 15));
         assert_eq!(won[0].epoch, minute + 1);
     }
@@ -199,4 +203,56 @@ pub(crate) async fn a_lease_on_a_removed_project_is_lost(store: &dyn Store) {
     let refused = store.renew(&lease, TTL, at(0)).await;
     assert!(matches!(refused, Err(Error::LeaseLost { .. })));
     store.release(&lease).await.unwrap();
+}
+
+pub(crate) async fn a_claim_brings_what_a_run_begins_with(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    everything(store, &acme).await;
+
+    let claim = store.acquire(&acme, TTL, at(600)).await.unwrap();
+    assert_eq!(claim.project, store.load_project(&acme).await.unwrap());
+    assert_eq!(claim.key, store.load_key(&acme).await.unwrap());
+    assert_eq!(claim.state, store.load_state(&acme).await.unwrap());
+}
+
+pub(crate) async fn a_paused_project_cannot_be_claimed(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    store.set_paused(&acme, Some(at(0))).await.unwrap();
+    let refused = store.acquire(&acme, TTL, at(1)).await;
+    assert!(
+        matches!(&refused, Err(Error::Paused(id)) if *id == acme),
+        "{refused:?}"
+    );
+    assert_eq!(store.read_status(&acme).await.unwrap().leased_until, None);
+
+    store.set_paused(&acme, None).await.unwrap();
+    assert_eq!(
+        claim(store, &acme, 1).await.epoch,
+        1,
+        "the refused claim left no trace"
+    );
+}
+
+pub(crate) async fn a_new_key_ends_the_lease_of_a_run_with_the_old_one(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let lease = claim(store, &acme, 0).await;
+    let project = store.load_project(&acme).await.unwrap();
+    let key = store.load_key(&acme).await.unwrap();
+    store
+        .replace_key(&acme, &project.app, &key, at(1))
+        .await
+        .unwrap();
+
+    let late = run(&Plan::nothing(), 2);
+    let refused = store
+        .commit(&lease, &Plan::nothing(), &late, &aftermath())
+        .await;
+    assert!(
+        matches!(refused, Err(Error::LeaseLost { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(
+        store.load_state(&acme).await.unwrap().key_health.worked_at,
+        Some(at(1))
+    );
 }

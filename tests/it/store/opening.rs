@@ -440,7 +440,7 @@ async fn two_processes_may_share_one_sqlite_file() {
                 .acquire(&acme, Duration::from_secs(1), super::sample::at(minute))
                 .await
             {
-                Ok(lease) => store.release(&lease).await.unwrap(),
+                Ok(claim) => store.release(&claim.lease).await.unwrap(),
                 Err(Error::Leased { .. }) => {}
                 Err(error) => panic!("{error}"),
             }

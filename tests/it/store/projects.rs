@@ -28,7 +28,11 @@ pub(crate) async fn a_new_project_has_nothing_yet(store: &dyn Store) {
 
     let all = everything(store, &acme).await;
     assert_eq!(all.state.revision, 0);
-    assert_eq!(all.state.key_health, KeyHealth::default());
+    // It was verified before it was added.
+    assert_eq!(
+        all.state.key_health,
+        KeyHealth::worked(all.project.created_at)
+    );
     assert_eq!(all.state.hold, None);
     assert_eq!(all.catalog, Catalog::default());
     assert_eq!(

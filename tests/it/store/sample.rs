@@ -110,6 +110,7 @@ pub(crate) fn plan(catalog: &Catalog, snapshot: &Snapshot) -> Plan {
             diff(catalog, snapshot),
             catalog,
             &Limits::default(),
+            None,
             approved,
         )
     };
@@ -132,6 +133,7 @@ pub(crate) fn run(plan: &Plan, minute: i64) -> Run {
         failures: [].into(),
         error: None,
         counts: plan.changes().counts(),
+        resume_at: None,
         hold: None,
         cost: Cost {
             requests: 5,
@@ -162,7 +164,7 @@ pub(crate) fn refusal() -> Diagnosis {
 }
 
 pub(crate) async fn claim(store: &dyn Store, id: &ProjectId, minute: i64) -> Lease {
-    store.acquire(id, TTL, at(minute)).await.unwrap()
+    store.acquire(id, TTL, at(minute)).await.unwrap().lease
 }
 
 /// A whole run: the catalog becomes these entries.
