@@ -63,7 +63,12 @@ impl Visible {
     /// # Errors
     /// When the app wanted is not among them, or two are named.
     pub fn choose(&self, wanted: &Wanted) -> Result<Option<App>, Diagnosis> {
-        choose(self.session.credential(), &self.apps, wanted)
+        choose(self.session.credential(), &self.apps, wanted).map_err(|why| match why.code {
+            Code::AppNotVisible => why.advise(
+                "Name one of these; or, if the app is another team's or is hidden from this key, give a key that sees it.",
+            ),
+            _ => why,
+        })
     }
 
     /// Proves that the app's catalog can be read, with one request.
@@ -125,14 +130,14 @@ fn choose(key: &Credential, apps: &[App], wanted: &Wanted) -> Result<Option<App>
         (Some(id), None) => by_id(id)
             .cloned()
             .map(Some)
-            .ok_or_else(|| not_visible(key, id, apps)),
+            .ok_or_else(|| not_visible(key, id, Some(apps))),
         (None, Some(bundle_id)) => by_bundle(bundle_id)
             .cloned()
             .map(Some)
-            .ok_or_else(|| not_visible(key, bundle_id, apps)),
+            .ok_or_else(|| not_visible(key, bundle_id, Some(apps))),
         (Some(id), Some(bundle_id)) => match (by_id(id), by_bundle(bundle_id)) {
             (Some(app), Some(same)) if app == same => Ok(Some(app.clone())),
-            (None, None) => Err(not_visible(key, id, apps)),
+            (None, None) => Err(not_visible(key, id, Some(apps))),
             (found_by_id, found_by_bundle) => {
                 let named = |app: Option<&App>, what: &str| match app {
                     Some(app) => format!("{what} is {} ({}, {})", app.name, app.id, app.bundle_id),
@@ -152,28 +157,28 @@ fn choose(key: &Credential, apps: &[App], wanted: &Wanted) -> Result<Option<App>
 /// How many of the apps that a key does see are named.
 const NAMED_APPS: usize = 5;
 
-/// Says that the app is not among those that the key sees, which are named, the most similar first.
+/// Says that the app is not among those that the key sees, which are named where they are known, the most similar first.
 #[must_use]
-pub fn not_visible(key: &Credential, wanted: &str, apps: &[App]) -> Diagnosis {
-    let mut nearest: Vec<&App> = apps.iter().collect();
+pub fn not_visible(key: &Credential, wanted: &str, apps: Option<&[App]>) -> Diagnosis {
     let likeness = |app: &App| {
         strsim::jaro_winkler(wanted, &app.id).max(strsim::jaro_winkler(wanted, &app.bundle_id))
     };
-    nearest.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
-    let more = nearest.len().saturating_sub(NAMED_APPS);
-    let names: Vec<String> = nearest
-        .iter()
-        .take(NAMED_APPS)
-        .map(|app| format!("{} ({}, {})", app.name, app.id, app.bundle_id))
-        .chain((more > 0).then(|| format!("and {more} more")))
-        .collect();
-    let sees = if names.is_empty() {
-        "no app at all".to_owned()
-    } else {
-        names.join(", ")
-    };
+    let seen = apps.map_or_else(String::new, |apps| {
+        let mut nearest: Vec<&App> = apps.iter().collect();
+        nearest.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+        let names: Vec<String> = nearest
+            .iter()
+            .take(NAMED_APPS)
+            .map(|app| format!("{} ({}, {})", app.name, app.id, app.bundle_id))
+            .collect();
+        match (names.len(), apps.len().saturating_sub(NAMED_APPS)) {
+            (0, _) => ", which sees no app at all".to_owned(),
+            (_, 0) => format!(", which sees {}", names.join(", ")),
+            (_, more) => format!(", which sees {} and {more} more", names.join(", ")),
+        }
+    });
     Diagnosis::new(
         Code::AppNotVisible,
-        format!("App {wanted} is not visible to {key}, which sees {sees}."),
+        format!("App {wanted} is not visible to {key}{seen}."),
     )
 }

@@ -115,6 +115,18 @@ pub struct KeyHealth {
     pub refusals: u32,
 }
 
+impl KeyHealth {
+    /// Of a key that Apple has just accepted.
+    #[must_use]
+    pub fn worked(now: Instant) -> Self {
+        Self {
+            worked_at: Some(now),
+            refused_since: None,
+            refusals: 0,
+        }
+    }
+}
+
 /// One run's record.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
@@ -140,6 +152,8 @@ pub struct Run {
     pub counts: Counts,
     /// What was held back in this run.
     pub hold: Option<Hold>,
+    /// Before when another run is no use, where Apple said so.
+    pub resume_at: Option<Instant>,
     /// What it cost upstream.
     pub cost: Cost,
 }

@@ -1,6 +1,6 @@
 //! Listing a project's catalog upstream, and what it means when parts of it could not be listed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::TimeDelta;
 
@@ -20,22 +20,26 @@ const REFUSALS_TO_REJECT: u32 = 3;
 const TIME_TO_REJECT: TimeDelta = TimeDelta::minutes(10);
 
 /// What was listed, and why the rest was not.
+#[derive(Default)]
 pub(super) struct Fetched {
     pub(super) snapshot: Snapshot,
     pub(super) failures: BTreeMap<Kind, Diagnosis>,
+    /// The failure that explains the rest best.
     pub(super) error: Option<Diagnosis>,
+    /// How long another run is no use, where Apple said so.
+    pub(super) resume_in: Option<Duration>,
 }
 
 impl Fetched {
     /// A fetch that could not begin.
     pub(super) fn nothing(why: &Diagnosis) -> Self {
         Self {
-            snapshot: Snapshot::new(),
             failures: Kind::ALL
                 .into_iter()
                 .map(|kind| (kind, why.clone()))
                 .collect(),
             error: Some(why.clone()),
+            ..Self::default()
         }
     }
 
@@ -45,56 +49,78 @@ impl Fetched {
         listed: Result<Vec<catalog::Entry>, asc::Error>,
         key: &Credential,
     ) {
-        let why = match listed {
-            Ok(entries) => match self.snapshot.cover(kind, entries) {
-                Ok(()) => return,
-                Err(not_a_listing) => Diagnosis::new(
-                    Code::UpstreamUnexpected,
-                    format!("App Store Connect answered unexpectedly: {not_a_listing}."),
-                ),
-            },
-            Err(error) => error.diagnosis(key),
-        };
-        self.failures.insert(kind, why);
+        match listed.map(|entries| self.snapshot.cover(kind, entries)) {
+            Ok(Ok(())) => {}
+            Ok(Err(not_a_listing)) => {
+                let sentence = format!("App Store Connect answered unexpectedly: {not_a_listing}.");
+                self.failures
+                    .insert(kind, Diagnosis::new(Code::UpstreamUnexpected, sentence));
+            }
+            Err(error) => self.fail(kind, &error, key),
+        }
+    }
+
+    fn fail(&mut self, kind: Kind, error: &asc::Error, key: &Credential) {
+        self.resume_in = self.resume_in.max(error.resume_in);
+        self.failures.insert(kind, error.diagnosis(key));
+    }
+
+    /// Says more of a failure, keeping where it happened.
+    fn explain(&mut self, kind: Kind, why: &Diagnosis) {
+        if let Some(failure) = self.failures.get_mut(&kind) {
+            *failure = Diagnosis {
+                endpoint: failure.endpoint.take(),
+                apple_error_id: failure.apple_error_id.take(),
+                ..why.clone()
+            };
+        }
     }
 
     /// How the key has fared, this fetch included.
     pub(super) fn key_health(&self, before: KeyHealth, now: clock::Instant) -> KeyHealth {
-        let refused = self
-            .error
-            .as_ref()
-            .is_some_and(|error| error.code == Code::NotAuthorized);
-        let unknown = self.error.as_ref().is_some_and(|error| {
-            matches!(
-                error.code,
-                Code::ClockSkew
-                    | Code::UpstreamUnavailable
-                    | Code::KeySealed
-                    | Code::UpstreamUnexpected
-            )
-        });
-        if !self.snapshot.covers().is_empty() {
-            KeyHealth {
-                worked_at: Some(now),
-                refused_since: None,
-                refusals: 0,
-            }
-        } else if refused {
-            KeyHealth {
+        match self.error.as_ref().map(|error| verdict(error.code)) {
+            _ if !self.snapshot.covers().is_empty() => KeyHealth::worked(now),
+            None | Some(Verdict::Accepted) => KeyHealth::worked(now),
+            Some(Verdict::Unknown) => before,
+            Some(Verdict::Refused) => KeyHealth {
                 refused_since: before.refused_since.or(Some(now)),
                 refusals: before.refusals.saturating_add(1),
                 ..before
-            }
-        } else if unknown {
-            before
-        } else {
-            // Refused for what it may do, not for what it is: the key itself was accepted.
-            KeyHealth {
-                worked_at: Some(now),
-                refused_since: None,
-                refusals: 0,
-            }
+            },
         }
+    }
+}
+
+/// What a failure says of the key itself.
+enum Verdict {
+    /// Apple accepted it, and refused what was asked.
+    Accepted,
+    /// Apple refused it.
+    Refused,
+    /// Nothing.
+    Unknown,
+}
+
+fn verdict(code: Code) -> Verdict {
+    match code {
+        Code::AgreementMissing
+        | Code::RoleTooLow
+        | Code::NoApps
+        | Code::AppNotVisible
+        | Code::AppMismatch
+        | Code::GracePeriodUnreadable
+        | Code::SharedKey => Verdict::Accepted,
+        Code::NotAuthorized | Code::KeyRejected => Verdict::Refused,
+        Code::KeyUnreadable
+        | Code::KeyIncomplete
+        | Code::KeyIdMismatch
+        | Code::WrongKeyKind
+        | Code::KeyLost
+        | Code::KeySealed
+        | Code::ClockSkew
+        | Code::RateLimited
+        | Code::UpstreamUnavailable
+        | Code::UpstreamUnexpected => Verdict::Unknown,
     }
 }
 
@@ -106,13 +132,8 @@ pub(super) async fn fetch(session: Session, app_id: &str) -> Fetched {
         session.fetch_groups(app_id)
     );
     let key = session.credential();
-    let invisible = is_not_found(&app) && is_not_found(&in_app_purchases) && is_not_found(&groups);
-    let mut fetched = Fetched {
-        snapshot: Snapshot::new(),
-        failures: BTreeMap::new(),
-        error: None,
-    };
-
+    let app_is_unknown = is_not_found(&app);
+    let mut fetched = Fetched::default();
     fetched.cover(Kind::InAppPurchase, in_app_purchases, key);
     match groups {
         Ok(asc::Groups {
@@ -123,42 +144,52 @@ pub(super) async fn fetch(session: Session, app_id: &str) -> Fetched {
             fetched.cover(Kind::Subscription, subscriptions, key);
         }
         Err(error) => {
-            fetched
-                .failures
-                .insert(Kind::Subscription, error.diagnosis(key));
-            fetched.cover(Kind::SubscriptionGroup, Err(error), key);
+            fetched.fail(Kind::Subscription, &error, key);
+            fetched.fail(Kind::SubscriptionGroup, &error, key);
         }
     }
-    let unreadable_alone = !fetched.snapshot.covers().is_empty()
-        && matches!(
-            &app,
-            Err(asc::Error {
-                failure: Failure::NotFound | Failure::Forbidden { .. },
-                ..
-            })
-        );
+    let alone = !fetched.snapshot.covers().is_empty();
+    let is_refused = matches!(
+        &app,
+        Err(asc::Error {
+            failure: Failure::NotFound | Failure::Forbidden { .. },
+            ..
+        })
+    );
     fetched.cover(
         Kind::GracePeriod,
         app.map(|(_, grace_period)| vec![grace_period]),
         key,
     );
-    if unreadable_alone && let Some(why) = fetched.failures.get_mut(&Kind::GracePeriod) {
-        *why = Diagnosis {
-            endpoint: why.endpoint.take(),
-            apple_error_id: why.apple_error_id.take(),
-            ..Diagnosis::of(Code::GracePeriodUnreadable)
-        };
+
+    if alone && is_refused {
+        fetched.explain(
+            Kind::GracePeriod,
+            &Diagnosis::of(Code::GracePeriodUnreadable),
+        );
     }
-    if invisible {
-        let seen = session.fetch_apps().await.unwrap_or_default();
-        let why = onboard::not_visible(key, app_id, &seen);
-        fetched.failures.values_mut().for_each(|failure| {
-            *failure = Diagnosis {
-                endpoint: failure.endpoint.take(),
-                apple_error_id: failure.apple_error_id.take(),
-                ..why.clone()
-            };
-        });
+    if fetched
+        .failures
+        .values()
+        .any(|why| why.code == Code::AppNotVisible)
+    {
+        let why = if app_is_unknown {
+            let seen = session.fetch_apps().await.ok();
+            onboard::not_visible(key, app_id, seen.as_deref())
+        } else {
+            let sentence =
+                "App Store Connect answered unexpectedly: 404 for a part of an app that it knows.";
+            Diagnosis::new(Code::UpstreamUnexpected, sentence)
+        };
+        for kind in Kind::ALL {
+            if fetched
+                .failures
+                .get(&kind)
+                .is_some_and(|failure| failure.code == Code::AppNotVisible)
+            {
+                fetched.explain(kind, &why);
+            }
+        }
     }
     fetched.error = fetched
         .failures
@@ -224,5 +255,95 @@ pub(super) fn rejected_by_now(
             }
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetched(error: Option<Code>) -> Fetched {
+        Fetched {
+            error: error.map(Diagnosis::of),
+            ..Fetched::default()
+        }
+    }
+
+    #[test]
+    fn what_a_failure_says_of_the_key() {
+        let now = clock::now();
+        let before = KeyHealth {
+            worked_at: Some(now - TimeDelta::days(1)),
+            refused_since: None,
+            refusals: 2,
+        };
+        for &code in Code::ALL {
+            let after = fetched(Some(code)).key_health(before, now);
+            let expected = match code {
+                Code::NotAuthorized | Code::KeyRejected => KeyHealth {
+                    refused_since: Some(now),
+                    refusals: 3,
+                    ..before
+                },
+                Code::AgreementMissing
+                | Code::RoleTooLow
+                | Code::NoApps
+                | Code::AppNotVisible
+                | Code::AppMismatch
+                | Code::GracePeriodUnreadable
+                | Code::SharedKey => KeyHealth::worked(now),
+                _ => before,
+            };
+            assert_eq!(after, expected, "{code}");
+        }
+        assert_eq!(
+            fetched(None).key_health(before, now),
+            KeyHealth::worked(now)
+        );
+
+        // What was listed proves the key, whatever failed beside it.
+        let mut partly = fetched(Some(Code::NotAuthorized));
+        partly.snapshot.cover(Kind::InAppPurchase, []).unwrap();
+        assert_eq!(partly.key_health(before, now), KeyHealth::worked(now));
+    }
+
+    #[test]
+    fn a_key_is_rejected_after_several_refusals_over_minutes_and_only_if_it_worked() {
+        let now = clock::now();
+        let health = |worked, refusals, minutes| KeyHealth {
+            worked_at: worked,
+            refused_since: Some(now - TimeDelta::minutes(minutes)),
+            refusals,
+        };
+        let code = |health| rejected_by_now(Diagnosis::of(Code::NotAuthorized), &health, now).code;
+        let worked = Some(now - TimeDelta::days(1));
+        assert_eq!(code(health(worked, 3, 10)), Code::KeyRejected);
+        assert_eq!(code(health(worked, 2, 10)), Code::NotAuthorized);
+        assert_eq!(code(health(worked, 3, 9)), Code::NotAuthorized);
+        assert_eq!(code(health(None, 30, 100)), Code::NotAuthorized);
+        let other = rejected_by_now(Diagnosis::of(Code::ClockSkew), &health(worked, 9, 99), now);
+        assert_eq!(other.code, Code::ClockSkew);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_key_explains_more_than_what_is_wrong_with_one_read() {
+        let order = [
+            Code::GracePeriodUnreadable,
+            Code::UpstreamUnavailable,
+            Code::UpstreamUnexpected,
+            Code::RateLimited,
+            Code::RoleTooLow,
+            Code::AppNotVisible,
+            Code::AgreementMissing,
+            Code::NotAuthorized,
+            Code::ClockSkew,
+            Code::KeySealed,
+        ];
+        assert!(order.is_sorted_by_key(|&code| weight(code)));
+        assert!(
+            order
+                .windows(2)
+                .all(|pair| weight(pair[0]) < weight(pair[1]))
+        );
     }
 }

@@ -6,12 +6,9 @@
 mod fetch;
 mod report;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::fetch::{Fetched, fetch};
@@ -24,9 +21,9 @@ use crate::{
     },
     clock,
     diagnosis::Diagnosis,
-    project::{Project, ProjectId},
+    project::{Project, ProjectId, SealedKey},
     run::{Cost, Outcome, Run, Trigger},
-    store::{self, Aftermath, Lease, Store},
+    store::{self, Aftermath, Claim, Lease, Store},
     vault::Vault,
 };
 
@@ -45,6 +42,8 @@ pub struct Engine {
     pub lease: Duration,
     /// How often it is renewed.
     pub heartbeat: Duration,
+    /// Ends runs before they write, and gives their leases back.
+    pub stop: CancellationToken,
 }
 
 /// What a sync would do.
@@ -62,16 +61,12 @@ pub struct Preview {
     pub cost: Cost,
 }
 
-/// Why a run did not happen or left no record. What Apple answers is not among it: that is in the record.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The project is paused.
-    #[error("project '{0}' is paused; 'catalog-sync project resume {0}' resumes it")]
-    Paused(ProjectId),
-    /// The database refused, or the lease was lost.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-}
+/// Why a run did not happen or left no record: the database refused, the project is paused or in other hands, or its lease was
+/// lost. What Apple answers is not among it: that is in the record.
+pub type Error = store::Error;
+
+/// A worker stops trusting its lease when this part of it, a tenth, is left.
+const MARGIN: u32 = 10;
 
 impl Engine {
     /// Syncs one project and records the run. `approved` releases the hold with just that digest.
@@ -79,7 +74,8 @@ impl Engine {
     /// Dropping the future leaves nothing half written; the lease then lasts until it runs out.
     ///
     /// # Errors
-    /// When the project is unknown, paused or in another worker's hands, or the database fails: then nothing was written.
+    /// When the project is unknown, paused or in another worker's hands: then nothing was written. When the database fails,
+    /// everything was written or nothing: an answer to the commit can be lost on its way.
     pub async fn run(
         &self,
         id: &ProjectId,
@@ -87,15 +83,15 @@ impl Engine {
         approved: Option<&Digest>,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
-        let project = self.store.load_project(id).await?;
-        if project.paused_at.is_some() {
-            return Err(Error::Paused(project.id));
-        }
-        let lease = self.store.acquire(id, self.lease, clock::now()).await?;
-        let worked = self.work(&project, &lease, trigger, approved, meter).await;
+        // Local trust begins before the claim: the lease cannot end earlier than it seems to.
+        let claimed_at = tokio::time::Instant::now();
+        let claim = self.store.acquire(id, self.lease, clock::now()).await?;
+        let worked = self
+            .work(&claim, claimed_at, trigger, approved, meter)
+            .await;
         if worked.is_err() {
             // The first error tells more than one of giving back; the lease runs out by itself.
-            if let Err(error) = self.store.release(&lease).await {
+            if let Err(error) = self.store.release(&claim.lease).await {
                 tracing::debug!(event = "lease.not_released", project.id = %id, %error, "the lease runs out by itself");
             }
         }
@@ -108,14 +104,13 @@ impl Engine {
     /// When the project is unknown or the database fails.
     pub async fn preview(&self, id: &ProjectId, meter: &Arc<Meter>) -> Result<Preview, Error> {
         let project = self.store.load_project(id).await?;
-        let fetched = self.fetch(&project, meter).await?;
+        let key = self.store.load_key(id).await?;
+        let fetched = self.fetch(&project, &key, meter).await;
         let local = self.store.load_catalog(id).await?;
-        let Review { plan, hold } = guard::review(
-            catalog::diff(&local, &fetched.snapshot),
-            &local,
-            &self.limits,
-            None,
-        );
+        let before = self.store.load_state(id).await?.hold;
+        let changes = catalog::diff(&local, &fetched.snapshot);
+        let Review { plan, hold } =
+            guard::review(changes, &local, &self.limits, before.as_ref(), None);
         Ok(Preview {
             plan,
             hold,
@@ -127,22 +122,27 @@ impl Engine {
 
     async fn work(
         &self,
-        project: &Project,
-        lease: &Lease,
+        claim: &Claim,
+        claimed_at: tokio::time::Instant,
         trigger: Trigger,
         approved: Option<&Digest>,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
+        let Claim {
+            lease,
+            project,
+            key,
+            state,
+        } = claim;
         let started_at = clock::now();
-        let id = &project.id;
-        let state = self.store.load_state(id).await?;
         let fetched = self
-            .while_beating(lease, self.fetch(project, meter))
+            .while_beating(lease, claimed_at, self.fetch(project, key, meter))
             .await?;
 
-        let local = self.store.load_catalog(id).await?;
+        let local = self.store.load_catalog(&project.id).await?;
         let changes = catalog::diff(&local, &fetched.snapshot);
-        let Review { plan, hold } = guard::review(changes, &local, &self.limits, approved);
+        let Review { plan, hold } =
+            guard::review(changes, &local, &self.limits, state.hold.as_ref(), approved);
 
         let finished_at = clock::now();
         let key_health = fetched.key_health(state.key_health, finished_at);
@@ -168,13 +168,12 @@ impl Engine {
             failures: fetched.failures,
             counts: plan.changes().counts(),
             hold: hold.clone(),
+            resume_at: fetched.resume_in.map(|wait| finished_at + wait),
             cost: meter.cost(),
             covered,
         };
-        let aftermath = Aftermath {
-            key_health,
-            hold: hold.or_else(|| still_held(state.hold, &run.covered)),
-        };
+        let hold = Hold::after(state.hold.clone(), hold, &run.covered);
+        let aftermath = Aftermath { key_health, hold };
         let committed = self.store.commit(lease, &plan, &run, &aftermath).await?;
         let report = Report {
             run,
@@ -182,58 +181,59 @@ impl Engine {
             plan,
             committed,
         };
-        report.log(id);
+        report.log(&project.id);
         Ok(report)
     }
 
-    /// Does the work and renews the lease all the while; stops it when the lease is lost.
+    /// Does the work and renews the lease all the while; stops it when the lease is lost, or can no longer be trusted because
+    /// the database does not answer.
     async fn while_beating<T>(
         &self,
         lease: &Lease,
-        work: impl Future<Output = Result<T, Error>>,
+        claimed_at: tokio::time::Instant,
+        work: impl Future<Output = T>,
     ) -> Result<T, Error> {
+        let trust = self.lease * (MARGIN - 1) / MARGIN;
         let beat = async {
-            let mut trusted_until = tokio::time::Instant::now() + self.lease;
+            let mut trusted_until = claimed_at + trust;
             loop {
                 tokio::time::sleep(self.heartbeat).await;
                 let attempted_at = tokio::time::Instant::now();
-                match self.store.renew(lease, self.lease, clock::now()).await {
-                    Ok(_) => trusted_until = attempted_at + self.lease,
-                    Err(error @ store::Error::LeaseLost { .. }) => return error,
-                    Err(error) if tokio::time::Instant::now() >= trusted_until => return error,
-                    Err(error) => {
+                let renewed = self.store.renew(lease, self.lease, clock::now());
+                match tokio::time::timeout_at(trusted_until, renewed).await {
+                    Ok(Ok(_)) => trusted_until = attempted_at + trust,
+                    Ok(Err(error @ Error::LeaseLost { .. })) => return error,
+                    Ok(Err(error)) if tokio::time::Instant::now() < trusted_until => {
                         tracing::warn!(event = "lease.not_renewed", project.id = %lease.project, %error, "trying again");
+                    }
+                    Ok(Err(_)) | Err(_) => {
+                        return Error::LeaseLost {
+                            project: lease.project.clone(),
+                            epoch: lease.epoch,
+                        };
                     }
                 }
             }
         };
         tokio::select! {
             biased;
-            done = work => done,
-            lost = beat => Err(lost.into()),
+            done = work => Ok(done),
+            lost = beat => Err(lost),
+            () = self.stop.cancelled() => Err(Error::Stopped),
         }
     }
 
-    /// Unseals the project's key and lists what it sees. What fails upstream is part of the result.
-    async fn fetch(&self, project: &Project, meter: &Arc<Meter>) -> Result<Fetched, Error> {
-        let sealed = self.store.load_key(&project.id).await?;
-        match self.vault.unseal(&project.id, &sealed) {
-            Ok(credential) => Ok(fetch(
-                self.client.session(credential, Arc::clone(meter)),
-                &project.app.id,
-            )
-            .await),
-            Err(error) => Ok(Fetched::nothing(&Diagnosis::from(&error))),
+    /// Unseals the project's key and lists what it sees. What fails is part of the result.
+    async fn fetch(&self, project: &Project, key: &SealedKey, meter: &Arc<Meter>) -> Fetched {
+        match self.vault.unseal(&project.id, key) {
+            Ok(credential) => {
+                fetch(
+                    self.client.session(credential, Arc::clone(meter)),
+                    &project.app.id,
+                )
+                .await
+            }
+            Err(error) => Fetched::nothing(&Diagnosis::from(&error)),
         }
     }
-}
-
-/// A hold stays as long as the kinds it is about were not looked at again.
-fn still_held(before: Option<Hold>, covered: &BTreeSet<Kind>) -> Option<Hold> {
-    before.filter(|hold| {
-        !hold
-            .removals
-            .iter()
-            .all(|held| covered.contains(&held.key.kind))
-    })
 }

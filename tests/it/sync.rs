@@ -17,6 +17,7 @@ use catalog_sync::{
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     asc::{fault, options},
@@ -97,6 +98,7 @@ impl Bench {
             limits,
             lease: Duration::from_secs(30),
             heartbeat: Duration::from_secs(10),
+            stop: CancellationToken::new(),
         };
         Self {
             engine,
@@ -171,6 +173,10 @@ on_both_stores!(
     a_hold_lapses_when_the_things_return_and_not_before,
     a_worker_waits_for_another,
     a_catalog_of_thousands_comes_whole,
+    a_hold_stays_whatever_is_added_meanwhile,
+    a_long_run_keeps_its_lease,
+    a_stopped_run_gives_its_lease_back,
+    a_part_that_is_not_found_does_not_hide_the_app,
 );
 
 async fn what_fails_is_out_of_scope_and_the_rest_is_synced(backend: Backend) {
@@ -338,10 +344,7 @@ async fn a_stale_worker_writes_nothing(backend: Backend) {
     let (stale, other) = tokio::join!(stale, other);
     assert_eq!(other.run.outcome, Outcome::Succeeded);
     let error = stale.unwrap_err();
-    assert!(
-        matches!(error, Error::Store(store::Error::LeaseLost { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, Error::LeaseLost { .. }), "{error}");
 
     let after = bench.catalog().await;
     let names: Vec<_> = after
@@ -372,10 +375,7 @@ async fn a_worker_waits_for_another(backend: Backend) {
     };
     let (first, second) = tokio::join!(bench.try_sync(&bench.engine), second);
     assert_eq!(first.unwrap().run.outcome, Outcome::Succeeded);
-    assert!(matches!(
-        second,
-        Err(Error::Store(store::Error::Leased { .. }))
-    ));
+    assert!(matches!(second, Err(Error::Leased { .. })));
     bench.sync().await;
 }
 
@@ -427,6 +427,135 @@ async fn a_catalog_of_thousands_comes_whole(backend: Backend) {
     assert_eq!(bench.present().await, upstream(&app));
     let again = bench.sync().await;
     assert_eq!((again.committed.rows, again.run.cost.requests), (0, 11));
+}
+
+async fn a_hold_stays_whatever_is_added_meanwhile(backend: Backend) {
+    let bench = Bench::new(
+        App::new(APP, "com.example.app", "Example").with_in_app_purchases(3),
+        backend,
+    )
+    .await;
+    bench.sync().await;
+    let before: BTreeSet<_> = bench.present().await;
+    bench.edit(|app| {
+        app.in_app_purchases.clear();
+        for id in 9000..9040 {
+            app.in_app_purchases.push(InAppPurchase::new(
+                id.to_string(),
+                format!("new.{id}"),
+                "New",
+            ));
+        }
+    });
+    for _ in 0..3 {
+        let report = bench.sync().await;
+        assert_eq!(report.run.outcome, Outcome::Held);
+        assert_eq!(report.run.hold.unwrap().removals.len(), 3);
+        assert!(before.is_subset(&bench.present().await), "held is held");
+    }
+    let hold = bench
+        .engine
+        .store
+        .load_state(&bench.id)
+        .await
+        .unwrap()
+        .hold
+        .unwrap();
+    let meter = Arc::new(Meter::default());
+    let approved = bench
+        .engine
+        .run(&bench.id, Trigger::Command, Some(&hold.digest), &meter)
+        .await
+        .unwrap();
+    assert_eq!(approved.run.counts.total().removed, 3);
+    assert_eq!(
+        bench.engine.store.load_state(&bench.id).await.unwrap().hold,
+        None
+    );
+}
+
+async fn a_long_run_keeps_its_lease(backend: Backend) {
+    let bench = Bench::new(app(), backend).await;
+    let engine = Engine {
+        lease: Duration::from_secs(2),
+        heartbeat: Duration::from_millis(100),
+        ..bench.engine.clone()
+    };
+    // The answers come well after the lease would have run out.
+    bench.simulator.set_latency(Duration::from_secs(5));
+    let done = std::cell::Cell::new(false);
+    let long = async {
+        let report = bench.try_sync(&engine).await;
+        done.set(true);
+        report
+    };
+    let others = async {
+        bench.simulator.wait_for_requests(3).await;
+        let mut refused = 0;
+        while !done.get() {
+            match bench
+                .engine
+                .store
+                .acquire(&bench.id, Duration::from_secs(1), clock::now())
+                .await
+            {
+                Err(Error::Leased { .. }) => refused += 1,
+                Ok(claim) if done.get() => bench.engine.store.release(&claim.lease).await.unwrap(),
+                other => panic!("{other:?}"),
+            }
+            tokio::task::yield_now().await;
+        }
+        refused
+    };
+    let (report, refused) = tokio::join!(long, others);
+    assert_eq!(report.unwrap().run.outcome, Outcome::Succeeded);
+    assert!(refused > 0);
+}
+
+async fn a_stopped_run_gives_its_lease_back(backend: Backend) {
+    let bench = Bench::new(app(), backend).await;
+    let engine = Engine {
+        stop: CancellationToken::new(),
+        ..bench.engine.clone()
+    };
+    bench
+        .simulator
+        .inject(Fault::new("inAppPurchasesV2", FaultKind::Hang));
+    let stop = async {
+        bench.simulator.wait_for_requests(3).await;
+        engine.stop.cancel();
+    };
+    let (stopped, ()) = tokio::join!(bench.try_sync(&engine), stop);
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    bench.simulator.clear_faults();
+    assert_eq!(
+        bench.sync().await.run.outcome,
+        Outcome::Succeeded,
+        "at once"
+    );
+}
+
+async fn a_part_that_is_not_found_does_not_hide_the_app(backend: Backend) {
+    let bench = Bench::new(app(), backend).await;
+    bench.sync().await;
+    bench.simulator.inject(fault("inAppPurchasesV2", 404));
+    let run = bench.sync().await.run;
+    assert_eq!(run.error.unwrap().code, Code::UpstreamUnexpected);
+    bench.simulator.clear_faults();
+
+    // All of it is not found, and what the key sees cannot be asked for: then nothing is said of it.
+    bench.simulator.inject(fault(APP, 404));
+    let sees = bench.sync().await.run.error.unwrap();
+    assert!(
+        sees.code == Code::AppNotVisible && sees.sentence.contains("which sees Example"),
+        "{sees}"
+    );
+    bench.simulator.inject(fault("/v1/apps$", 503));
+    let unknown = bench.sync().await.run.error.unwrap();
+    assert!(
+        unknown.code == Code::AppNotVisible && !unknown.sentence.contains("sees"),
+        "{unknown}"
+    );
 }
 
 /// One thing that happens upstream.
