@@ -117,6 +117,14 @@ fn grace_sentence(grace: &GracePeriod) -> String {
         (Some(true), Some(days)) => format!("{days} days"),
         (Some(true), None) => "on, length unknown".to_owned(),
         (Some(false), _) => "off".to_owned(),
+        (None, _)
+            if grace
+                .attributes
+                .as_object()
+                .is_some_and(|attributes| !attributes.is_empty()) =>
+        {
+            "unknown whether on or off".to_owned()
+        }
         (None, _) => "none set".to_owned(),
     };
     let renewals = grace

@@ -2,7 +2,7 @@
 //!
 //! Every step is the command itself, with the same code behind it as when it is typed.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io};
 
 use anyhow::Context as _;
 use tempfile::TempDir;
@@ -14,8 +14,7 @@ use super::{
     wiring::Wiring,
 };
 use crate::{
-    catalog::Limits,
-    config,
+    config::{self, Config},
     project::ProjectId,
     simulator::{App, InAppPurchase, Options, Simulator, State},
     sync::Engine,
@@ -25,9 +24,9 @@ use crate::{
 const APP_ID: &str = "1600000001";
 
 /// Shows everything once, unless it is interrupted; leaves nothing behind either way.
-pub(super) async fn demo(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn demo(output: &Output) -> anyhow::Result<Verdict> {
     tokio::select! {
-        shown = show(wiring, output) => shown.map(|()| Verdict::Done),
+        shown = show(output) => shown.map(|()| Verdict::Done),
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             anyhow::bail!("interrupted; nothing was left behind")
@@ -44,8 +43,9 @@ struct Stage<'a> {
     output: &'a Output,
 }
 
-async fn show(wiring: &Wiring, output: &Output) -> anyhow::Result<()> {
-    let stage = Stage::set(wiring, output).await?;
+async fn show(output: &Output) -> anyhow::Result<()> {
+    output.gather();
+    let stage = Stage::set(output).await?;
     stage.hand_over_a_key().await?;
     let engine = stage.wiring.engine().await?;
     stage.sync_first(&engine).await?;
@@ -59,12 +59,12 @@ async fn show(wiring: &Wiring, output: &Output) -> anyhow::Result<()> {
     output.say(
         "\nThat was all; nothing was left behind. The README says how to go on with a real key.",
     )?;
-    Ok(())
+    output.finish()
 }
 
 impl<'a> Stage<'a> {
     /// Starts the simulator over HTTPS, and makes a configuration, a master key and a database in a temporary folder.
-    async fn set(wiring: &Wiring, output: &'a Output) -> anyhow::Result<Self> {
+    async fn set(output: &'a Output) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("catalog-sync-demo-")
             .tempdir()?;
@@ -83,20 +83,17 @@ impl<'a> Stage<'a> {
         )
         .await?;
 
-        let mut config = wiring.config.clone();
+        let mut config = Config::default();
         let ca_file = folder.path().join("ca.pem");
         fs::write(&ca_file, simulator.ca_pem().unwrap_or_default())?;
         simulator
             .base_url()
             .clone_into(&mut config.app_store.base_url);
         config.app_store.ca_file = ca_file;
-        config.app_store.proxy = String::new();
         config.store.url = format!("sqlite:{}", folder.path().join("catalog-sync.db").display());
-        config.store.url_file = PathBuf::new();
         config.vault.master_key_file = folder.path().join("master.key");
-        config.guard = Limits::default();
         let wiring = Wiring { config };
-        setup::make_missing(&wiring, &folder.path().join(config::FILE)).await?;
+        setup::make_missing(&wiring, &folder.path().join(config::FILE), false).await?;
         output.say(format_args!(
             "A simulated App Store Connect listens at {} with a key, an app and its catalog.",
             simulator.base_url()

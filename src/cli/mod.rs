@@ -13,9 +13,13 @@ mod simulate;
 mod sync;
 mod wiring;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{
+    Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use serde_json::json;
 
 use self::{output::Output, wiring::Wiring};
 use crate::{clock::Instant, diagnosis::Code, project::ProjectId};
@@ -46,7 +50,11 @@ enum Command {
     #[cfg(feature = "simulator")]
     Demo,
     /// Make worker.toml, a master key and the database, whichever are missing
-    Init,
+    Init {
+        /// Make a new master key though stored keys need a lost one; each of them must then be given again
+        #[arg(long)]
+        new_master_key: bool,
+    },
     /// Add and look after projects and their keys
     #[command(subcommand)]
     Project(project::Command),
@@ -95,6 +103,7 @@ enum Command {
     /// Explain an error code, or list them all
     Explain {
         /// The code
+        #[arg(value_parser = a_code())]
         code: Option<Code>,
     },
     /// Bring the database's schema up to date
@@ -132,15 +141,7 @@ impl From<Verdict> for ExitCode {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(usage) => {
-            // Not clap's own exit code, 2, which means here that a decision is needed.
-            let failed = usage.use_stderr();
-            return if usage.print().is_err() || failed {
-                Verdict::Failed.into()
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(usage) => return misused(&usage).into(),
     };
     let output = Output::new(cli.json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -152,7 +153,6 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(verdict) => verdict.into(),
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output.fail(&error);
             Verdict::Failed.into()
@@ -160,20 +160,41 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Whoever read the output has read enough.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+/// Tells of a wrong use, or shows the help or version asked for. Not with clap's own exit code for it, 2, which means here that a
+/// decision is needed.
+fn misused(usage: &clap::Error) -> Verdict {
+    if usage.use_stderr() && std::env::args().any(|argument| argument == "--json") {
+        let sentence = usage.to_string();
+        let sentence = sentence.trim().trim_start_matches("error: ");
+        Output::new(true)
+            .json(&json!({ "error": { "code": "usage", "sentence": sentence } }))
+            .ok();
+        return Verdict::Failed;
+    }
+    if usage.print().is_err() || usage.use_stderr() {
+        Verdict::Failed
+    } else {
+        Verdict::Done
+    }
 }
 
 impl Cli {
     async fn run(self, output: &Output) -> anyhow::Result<Verdict> {
+        // These need no configuration, nor a sound one.
+        match self.command {
+            #[cfg(feature = "simulator")]
+            Command::Demo => return demo::demo(output).await,
+            #[cfg(feature = "simulator")]
+            Command::Simulate(args) => return simulate::simulate(args, output).await,
+            Command::Explain { code } => return setup::explain(code, output),
+            _ => {}
+        }
         let wiring = Wiring::load(self.config.as_deref())?;
         match self.command {
             #[cfg(feature = "simulator")]
-            Command::Demo => demo::demo(&wiring, output).await,
-            Command::Init => setup::init(&wiring, output).await,
+            Command::Demo | Command::Simulate(_) => Ok(Verdict::Done),
+            Command::Explain { .. } => Ok(Verdict::Done),
+            Command::Init { new_master_key } => setup::init(new_master_key, &wiring, output).await,
             Command::Project(command) => command.run(&wiring, output).await,
             Command::Sync(args) => sync::sync(args, &wiring, output).await,
             Command::Plan { id } => sync::plan(&id, &wiring.engine().await?, output).await,
@@ -193,13 +214,16 @@ impl Cli {
             Command::Status { id } => {
                 catalog::status(id.as_ref(), &*wiring.store().await?, output).await
             }
-            Command::Explain { code } => setup::explain(code, output),
             Command::Migrate => setup::migrate(&wiring, output).await,
-            Command::CheckConfig => setup::check_config(&wiring, output),
-            #[cfg(feature = "simulator")]
-            Command::Simulate(args) => simulate::simulate(args, output).await,
+            Command::CheckConfig => setup::check_config(&wiring, output).await,
         }
     }
+}
+
+/// Takes the codes there are, and suggests the nearest for another.
+fn a_code() -> impl TypedValueParser<Value = Code> {
+    PossibleValuesParser::new(Code::ALL.iter().map(|code| code.as_str()))
+        .try_map(|name| name.parse::<Code>())
 }
 
 /// Reads `2026-11-01`, `2026-11-01T12:00Z` or a full RFC 3339 instant.

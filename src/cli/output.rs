@@ -2,18 +2,21 @@
 //! `--json`. Answers go to standard output, errors and progress to standard error.
 
 use std::{
+    cell::RefCell,
     fmt,
     io::{self, IsTerminal as _, Write as _},
 };
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table, TableComponent, presets};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{
     catalog::{Change, ChangeSet, Hold, Op},
     clock::{self, Instant},
     diagnosis::Diagnosis,
+    store,
 };
 
 pub(super) const BOLD: Style = Style::new().bold();
@@ -29,6 +32,8 @@ const CHANGES_SHOWN: usize = 40;
 pub(super) struct Output {
     json: bool,
     terminal: bool,
+    /// Answers of several commands that are to be one document.
+    gathered: RefCell<Option<Vec<Value>>>,
 }
 
 impl Output {
@@ -36,6 +41,20 @@ impl Output {
         Self {
             json,
             terminal: io::stdout().is_terminal() && !json,
+            gathered: RefCell::default(),
+        }
+    }
+
+    /// Keeps the answers for machines until [`Output::finish`], which writes them as one.
+    pub(super) fn gather(&self) {
+        self.gathered.replace(Some(Vec::new()));
+    }
+
+    /// Writes what was gathered.
+    pub(super) fn finish(&self) -> anyhow::Result<()> {
+        match self.gathered.take() {
+            Some(answers) => self.json(&answers),
+            None => Ok(()),
         }
     }
 
@@ -54,17 +73,20 @@ impl Output {
         if self.json {
             return Ok(());
         }
-        writeln!(anstream::stdout(), "{line}")
+        unless_closed(writeln!(anstream::stdout(), "{line}"))
     }
 
     /// The answer for machines.
     pub(super) fn json(&self, answer: &impl Serialize) -> anyhow::Result<()> {
-        if self.json {
-            let mut stdout = io::stdout();
-            serde_json::to_writer_pretty(&mut stdout, answer)?;
-            writeln!(stdout)?;
+        if !self.json {
+            return Ok(());
         }
-        Ok(())
+        let answer = serde_json::to_value(answer)?;
+        if let Some(gathered) = self.gathered.borrow_mut().as_mut() {
+            gathered.push(answer);
+            return Ok(());
+        }
+        Ok(unless_closed(writeln!(io::stdout(), "{answer:#}"))?)
     }
 
     /// A table for people; in a pipe, lines with tabs between the columns.
@@ -72,25 +94,31 @@ impl Output {
         if self.json {
             return Ok(());
         }
+        let rows = rows
+            .into_iter()
+            .map(|row| row.into_iter().map(|cell| plain(&cell)).collect::<Vec<_>>());
         if !self.terminal {
-            let mut stdout = io::stdout().lock();
-            writeln!(stdout, "{}", header.join("\t"))?;
-            for row in rows {
-                let cells: Vec<_> = row
-                    .iter()
-                    .map(|cell| cell.replace(['\t', '\n', '\r'], " "))
-                    .collect();
-                writeln!(stdout, "{}", cells.join("\t"))?;
-            }
-            return Ok(());
+            let lines = rows.map(|row| row.join("\t"));
+            let lines: Vec<String> = [header.join("\t")].into_iter().chain(lines).collect();
+            return unless_closed(writeln!(io::stdout(), "{}", lines.join("\n")));
         }
         let mut table = Table::new();
+        // Lines that are too long are for the terminal to break: cells broken in their midst cannot be read or copied.
         table
             .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_content_arrangement(ContentArrangement::Disabled);
+        for lines in [
+            TableComponent::HorizontalLines,
+            TableComponent::MiddleIntersections,
+            TableComponent::LeftBorderIntersections,
+            TableComponent::RightBorderIntersections,
+        ] {
+            table.remove_style(lines);
+        }
+        table
             .set_header(header.iter().map(|title| title.replace('_', " ")))
             .add_rows(rows);
-        writeln!(anstream::stdout(), "{table}")
+        unless_closed(writeln!(anstream::stdout(), "{table}"))
     }
 
     /// Changes, field by field.
@@ -112,10 +140,11 @@ impl Output {
     pub(super) fn hold(&self, project: &impl fmt::Display, hold: &Hold) -> io::Result<()> {
         self.say(format_args!("{RED}! {hold}{RED:#}"))?;
         for held in hold.removals.iter().take(CHANGES_SHOWN) {
-            let id = held
-                .product_id
-                .as_deref()
-                .unwrap_or(held.key.store_id.as_str());
+            let id = plain(
+                held.product_id
+                    .as_deref()
+                    .unwrap_or(held.key.store_id.as_str()),
+            );
             self.say(format_args!(
                 "  - {:<18} {id} {}",
                 held.key.kind,
@@ -144,11 +173,10 @@ impl Output {
     pub(super) fn fail(&self, error: &anyhow::Error) {
         let diagnosis = error.downcast_ref::<Diagnosis>();
         if self.json {
+            let code = error.downcast_ref::<store::Error>().map(store::Error::code);
             let answer = match diagnosis {
-                Some(diagnosis) => serde_json::json!({ "error": diagnosis }),
-                None => {
-                    serde_json::json!({ "error": { "code": null, "sentence": format!("{error:#}") } })
-                }
+                Some(diagnosis) => json!({ "error": diagnosis }),
+                None => json!({ "error": { "code": code, "sentence": format!("{error:#}") } }),
             };
             self.json(&answer).ok();
             return;
@@ -172,6 +200,19 @@ impl Output {
         // Nobody is left to be told.
         written.ok();
     }
+}
+
+/// Whoever read the output has read enough; the work goes on all the same.
+fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Text that somebody upstream chose, without what a terminal would obey.
+pub(super) fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 pub(super) fn change_style(change: &Change) -> Style {

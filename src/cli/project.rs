@@ -95,7 +95,7 @@ pub(super) struct KeyArgs {
 }
 
 /// The largest file that is read as a key.
-const KEY_FILE_LIMIT: u64 = 64 << 10;
+const KEY_FILE_LIMIT_BYTES: usize = 64 << 10;
 
 impl KeyArgs {
     /// A team key whose file has Apple's name.
@@ -117,11 +117,18 @@ impl KeyArgs {
             .as_ref()
             .and_then(|file| file.file_name())
             .and_then(|name| name.to_str());
-        Ok(credential::read(credential::Given {
+        let credential = credential::read(credential::Given {
             key_id: self.key_id.as_deref(),
             issuer_id: self.issuer_id.as_deref(),
             private_key: bytes.as_ref().map(|bytes| bytes.as_slice()),
             file_name,
+        });
+        Ok(credential.map_err(|why| match &self.private_key {
+            Some(file) if why.code == Code::KeyUnreadable => Diagnosis {
+                sentence: format!("{}: {}", file.display(), why.sentence),
+                ..why
+            },
+            _ => why,
         })?)
     }
 
@@ -134,12 +141,18 @@ impl KeyArgs {
 }
 
 fn read_key_file(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
+    // Never grown, so that no copy is left behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_LIMIT_BYTES + 1));
     let read = if file == Path::new("-") {
-        io::stdin().take(KEY_FILE_LIMIT + 1).read_to_end(&mut bytes)
+        io::stdin()
+            .take(KEY_FILE_LIMIT_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(file)
-            .and_then(|opened| opened.take(KEY_FILE_LIMIT + 1).read_to_end(&mut bytes))
+        std::fs::File::open(file).and_then(|opened| {
+            opened
+                .take(KEY_FILE_LIMIT_BYTES as u64 + 1)
+                .read_to_end(&mut bytes)
+        })
     };
     read.with_context(|| {
         format!(
@@ -350,6 +363,10 @@ fn ask_which(apps: &[App]) -> anyhow::Result<App> {
         if let Some(app) = chosen {
             return Ok(app.clone());
         }
+        writeln!(
+            anstream::stderr(),
+            "Type the number that stands before the app."
+        )?;
     }
 }
 

@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
     Verdict,
-    output::{BOLD, Output},
+    output::{BOLD, GREEN, Output, RED, counted},
     wiring::Wiring,
 };
 use crate::{
@@ -28,7 +28,31 @@ pub(super) struct Made {
 }
 
 /// Makes what is missing of the configuration file, the master key and the database, and leaves alone what is there.
-pub(super) async fn make_missing(wiring: &Wiring, file: &Path) -> anyhow::Result<Made> {
+///
+/// A master key is not made anew while stored keys need a lost one, unless that is wanted.
+pub(super) async fn make_missing(
+    wiring: &Wiring,
+    file: &Path,
+    new_master_key: bool,
+) -> anyhow::Result<Made> {
+    let store = wiring.open_store().await?;
+    let schema = store.migrate().await?;
+    let key_file = &wiring.config.vault.master_key_file;
+    let master_key = !key_file.exists();
+    if master_key {
+        let projects = store.list_projects().await?.len();
+        anyhow::ensure!(
+            projects == 0 || new_master_key,
+            "the master key file {} is not there, and the keys of {} are sealed with it: bring it back. If it is lost for good, \
+             'catalog-sync init --new-master-key' makes a new one, and each project's key must be given again with \
+             'catalog-sync project set-key'",
+            key_file.display(),
+            counted(projects as u64, "project")
+        );
+        vault::create(key_file, clock::now())?;
+    } else {
+        wiring.vault()?;
+    }
     let config = match OpenOptions::new().write(true).create_new(true).open(file) {
         Ok(mut new) => new
             .write_all(config::REFERENCE.as_bytes())
@@ -39,14 +63,6 @@ pub(super) async fn make_missing(wiring: &Wiring, file: &Path) -> anyhow::Result
             return Err(error).with_context(|| format!("{} cannot be made", file.display()));
         }
     };
-    let key_file = &wiring.config.vault.master_key_file;
-    let master_key = !key_file.exists();
-    if master_key {
-        vault::create(key_file, clock::now())?;
-    } else {
-        wiring.vault()?;
-    }
-    let schema = wiring.open_store().await?.migrate().await?;
     Ok(Made {
         config,
         master_key,
@@ -55,7 +71,11 @@ pub(super) async fn make_missing(wiring: &Wiring, file: &Path) -> anyhow::Result
 }
 
 /// Makes what is missing, and says what was.
-pub(super) async fn init(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn init(
+    new_master_key: bool,
+    wiring: &Wiring,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let file = wiring
         .config
         .file()
@@ -64,7 +84,7 @@ pub(super) async fn init(wiring: &Wiring, output: &Output) -> anyhow::Result<Ver
         config,
         master_key,
         schema,
-    } = make_missing(wiring, &file).await?;
+    } = make_missing(wiring, &file, new_master_key).await?;
     let key_file = &wiring.config.vault.master_key_file;
     let url = wiring.config.shown_store();
     output.say(format_args!("{} {}", made(config), file.display()))?;
@@ -74,7 +94,10 @@ pub(super) async fn init(wiring: &Wiring, output: &Output) -> anyhow::Result<Ver
         key_file.display()
     ))?;
     output.say(format_args!("{} {url}", made(schema.applied == 0)))?;
-    output.say("Next: catalog-sync project add ID --issuer-id .. --private-key AuthKey_..p8")?;
+    if schema.applied == 0 {
+        output
+            .say("Next: catalog-sync project add ID --issuer-id .. --private-key AuthKey_..p8")?;
+    }
     output.json(&json!({
         "config": { "file": file, "made": config },
         "master_key": { "file": key_file, "made": master_key },
@@ -100,18 +123,43 @@ pub(super) async fn migrate(wiring: &Wiring, output: &Output) -> anyhow::Result<
     Ok(Verdict::Done)
 }
 
-/// Shows the configuration as it is understood. That it is sound was checked when it was loaded.
-pub(super) fn check_config(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+/// Shows the configuration as it is understood, and whether what it names is there. That it is sound in itself was checked when
+/// it was loaded.
+pub(super) async fn check_config(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
     let text = wiring.config.redacted();
     let source = wiring
         .config
         .file()
-        .map_or_else(|| "defaults".to_owned(), |path| path.display().to_string());
+        .map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
+    let checks = [
+        ("master keys", wiring.vault().map(drop)),
+        ("HTTPS client", wiring.client().map(drop)),
+        ("database", wiring.check_store().await),
+    ];
     output.say(format_args!(
-        "{BOLD}# {source}, with the environment on top: sound{BOLD:#}\n{text}"
+        "{BOLD}# {source}, with the environment on top{BOLD:#}\n{text}"
     ))?;
-    output.json(&json!({ "source": source, "config": toml::from_str::<toml::Table>(&text)? }))?;
-    Ok(Verdict::Done)
+    for (what, check) in &checks {
+        output.say(match check {
+            Ok(()) => format!("{GREEN}sound{GREEN:#}   {what}"),
+            Err(error) => format!("{RED}failed{RED:#}  {what}: {error:#}"),
+        })?;
+    }
+    let answer: Map<String, Value> = checks
+        .iter()
+        .map(|(what, check)| {
+            (
+                (*what).to_owned(),
+                json!(check.as_ref().err().map(|error| format!("{error:#}"))),
+            )
+        })
+        .collect();
+    output.json(&json!({ "source": source, "config": toml::from_str::<toml::Table>(&text)?, "failures": answer }))?;
+    Ok(if checks.iter().all(|(_, check)| check.is_ok()) {
+        Verdict::Done
+    } else {
+        Verdict::Failed
+    })
 }
 
 /// Explains one error code, or lists them all.

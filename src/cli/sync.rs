@@ -1,12 +1,18 @@
 //! `sync`, `plan`, `approve`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use clap::Args;
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Verdict,
@@ -16,6 +22,7 @@ use super::{
 use crate::{
     asc::Meter,
     catalog::{Digest, Kind},
+    diagnosis::Diagnosis,
     project::ProjectId,
     run::{Outcome, Trigger},
     sync::{Engine, Report},
@@ -54,9 +61,39 @@ pub(super) async fn sync(
         }
         active.into_iter().map(|project| project.id).collect()
     } else {
+        let mut seen = HashSet::new();
         args.ids
+            .into_iter()
+            .filter(|id| seen.insert(id.clone()))
+            .collect::<Vec<_>>()
     };
-    run(&ids, &engine, wiring.config.sync.concurrency, output).await
+    stoppable(
+        &engine.stop,
+        run(&ids, &engine, wiring.config.sync.concurrency, output),
+    )
+    .await
+}
+
+/// Does the work; at the first SIGINT or SIGTERM it ends without writing more and gives its leases back, at the second at once.
+async fn stoppable<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut work = Box::pin(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        anyhow::ensure!(
+            !stop.is_cancelled(),
+            "stopped at once; leases run out by themselves"
+        );
+        stop.cancel();
+    }
 }
 
 /// Syncs these projects, telling each as it ends.
@@ -83,15 +120,17 @@ pub(super) async fn run(
                 (verdict_of(&report), answer(id, &report))
             }
             Err(error) => {
-                progress.bar.suspend(|| {
-                    output.say(format_args!(
-                        "{BOLD}{id}{BOLD:#} {RED}not synced{RED:#}: {error}"
-                    ))
-                })?;
-                (
-                    Verdict::Failed,
-                    json!({ "project": id, "error": { "sentence": error.to_string() } }),
-                )
+                tracing::error!(
+                    event = "sync.aborted",
+                    project.id = %id,
+                    error.code = error.code(),
+                    error.sentence = %error,
+                    "not synced"
+                );
+                let line = format!("{BOLD}{id}{BOLD:#} {RED}not synced{RED:#}: {error}");
+                progress.bar.suspend(|| output.say(line))?;
+                let why = json!({ "code": error.code(), "sentence": error.to_string() });
+                (Verdict::Failed, json!({ "project": id, "error": why }))
             }
         };
         verdict = worse(verdict, outcome);
@@ -118,18 +157,17 @@ pub(super) async fn plan(
     if let Some(hold) = &preview.hold {
         output.hold(id, hold)?;
     }
-    output.say(format_args!(
-        "{BOLD}{id}{BOLD:#} would have: {} ({})",
-        changes.counts(),
-        counted(preview.cost.requests, "request")
-    ))?;
-    for (kind, why) in &preview.failures {
-        output.say(format_args!(
-            "{YELLOW}{} could not be compared{YELLOW:#}",
-            kind.noun(2)
-        ))?;
-        output.diagnosis(why)?;
-    }
+    let requests = counted(preview.cost.requests, "request");
+    let failed = preview.failures.len() == Kind::ALL.len();
+    output.say(if failed {
+        format!("{BOLD}{id}{BOLD:#} {RED}cannot be compared{RED:#} ({requests})")
+    } else {
+        format!(
+            "{BOLD}{id}{BOLD:#} would have: {} ({requests})",
+            changes.counts()
+        )
+    })?;
+    tell_failures(&preview.failures, "could not be compared", output)?;
     output.json(&json!({
         "project": id,
         "changes": changes,
@@ -138,14 +176,15 @@ pub(super) async fn plan(
         "failures": preview.failures,
         "cost": preview.cost,
     }))?;
-    Ok(
-        match (&preview.error, changes.is_empty() && preview.hold.is_none()) {
-            (Some(_), _) if preview.failures.len() == Kind::ALL.len() => Verdict::Failed,
-            (_, false) => Verdict::Undecided,
-            (Some(_), true) => Verdict::Failed,
-            (None, true) => Verdict::Done,
-        },
-    )
+    Ok(if failed {
+        Verdict::Failed
+    } else if !changes.is_empty() || preview.hold.is_some() {
+        Verdict::Undecided
+    } else if preview.error.is_some() {
+        Verdict::Failed
+    } else {
+        Verdict::Done
+    })
 }
 
 /// Syncs with the hold of this digest released; refuses when upstream has moved since it was shown.
@@ -165,22 +204,25 @@ pub(super) async fn approve(
         }
         Some(_) => {}
     }
-    let report = engine
-        .run(
-            id,
-            Trigger::Command,
-            Some(digest),
-            &Arc::new(Meter::default()),
-        )
-        .await?;
+    let meter = Arc::new(Meter::default());
+    let run = async {
+        Ok(engine
+            .run(id, Trigger::Command, Some(digest), &meter)
+            .await?)
+    };
+    let report = Box::pin(stoppable(&engine.stop, run)).await?;
     tell(id, &report, output)?;
-    if let Some(hold) = &report.run.hold {
-        output.say(format_args!(
-            "{YELLOW}Not approved: upstream has moved since. What is held now has digest {}{YELLOW:#}",
-            hold.digest
-        ))?;
+    let still_held = engine.store.load_state(id).await?.hold;
+    if let Some(hold) = &still_held {
+        output.say(match &report.run.hold {
+            Some(_) => format!(
+                "{YELLOW}Not approved: upstream has moved since. What is held now has digest {}{YELLOW:#}",
+                hold.digest
+            ),
+            None => format!("{YELLOW}Not approved: what is held could not be looked at in this run.{YELLOW:#}"),
+        })?;
     }
-    output.json(&answer(id, &report))?;
+    output.json(&json!({ "approved": still_held.is_none(), "sync": answer(id, &report) }))?;
     Ok(verdict_of(&report))
 }
 
@@ -217,28 +259,49 @@ pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io:
     if let Some(hold) = &run.hold {
         output.hold(id, hold)?;
     }
+    let what = if run.outcome == Outcome::Failed {
+        String::new()
+    } else {
+        format!(": {}", run.counts)
+    };
+    let rows = match committed.rows {
+        0 => "0 rows written".to_owned(),
+        rows => counted(rows, "row") + " written",
+    };
     output.say(format_args!(
-        "{BOLD}{id}{BOLD:#} {style}{}{style:#}: {} ({}, {}, revision {}, {})",
+        "{BOLD}{id}{BOLD:#} {style}{}{style:#}{what} ({}, {rows}, revision {}, {})",
         run.outcome,
-        run.counts,
         counted(run.cost.requests, "request"),
-        match committed.rows {
-            0 => "0 rows written".to_owned(),
-            rows => counted(rows, "row") + " written",
-        },
         committed.revision,
         lasting(run.finished_at - run.started_at)
     ))?;
-    if run.outcome == Outcome::Failed {
-        return run
-            .error
-            .as_ref()
-            .map_or(Ok(()), |why| output.diagnosis(why));
+    match &run.error {
+        Some(why) if run.outcome == Outcome::Failed => output.diagnosis(why),
+        _ => tell_failures(&run.failures, "left as they were", output),
     }
-    for (kind, why) in &run.failures {
+}
+
+/// Tells each failure once, with all the kinds that it is about.
+fn tell_failures(
+    failures: &BTreeMap<Kind, Diagnosis>,
+    what: &str,
+    output: &Output,
+) -> std::io::Result<()> {
+    let mut told: Vec<(&Diagnosis, Vec<&str>)> = Vec::new();
+    for (kind, why) in failures {
+        let noun = kind.noun(2);
+        match told
+            .iter_mut()
+            .find(|(told, _)| (told.code, &told.sentence) == (why.code, &why.sentence))
+        {
+            Some((_, nouns)) => nouns.push(noun),
+            None => told.push((why, vec![noun])),
+        }
+    }
+    for (why, nouns) in told {
         output.say(format_args!(
-            "{YELLOW}{} left as they were{YELLOW:#}",
-            kind.noun(2)
+            "{YELLOW}{} {what}{YELLOW:#}",
+            nouns.join(", ")
         ))?;
         output.diagnosis(why)?;
     }

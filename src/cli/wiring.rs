@@ -1,6 +1,7 @@
 //! Opens what a command needs, from the configuration: the store, the vault, the client, the engine.
 
 use std::{
+    cmp::Ordering,
     io::{self, IsTerminal as _},
     path::Path,
     sync::Arc,
@@ -11,6 +12,7 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
 use reqwest::Url;
 use secrecy::ExposeSecret as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     asc,
@@ -61,6 +63,22 @@ impl Wiring {
             &self.store_options(store::Missing::Refused),
         )
         .await?)
+    }
+
+    /// Whether the store is there with the schema that this version needs, without changing anything.
+    pub(super) async fn check_store(&self) -> anyhow::Result<()> {
+        let url = self.config.store_url()?;
+        let store = store::open(
+            url.expose_secret(),
+            &self.store_options(store::Missing::Refused),
+        )
+        .await?;
+        let store::Schema { applied, known } = store.schema().await?;
+        match applied.cmp(&known) {
+            Ordering::Less => Err(store::Error::OlderSchema { applied, known }.into()),
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(store::Error::NewerSchema { applied, known }.into()),
+        }
     }
 
     fn store_options(&self, missing: store::Missing) -> store::Options {
@@ -117,6 +135,7 @@ impl Wiring {
             limits: self.config.guard,
             lease: Duration::from_millis(self.config.sync.lease_ms),
             heartbeat: Duration::from_millis(self.config.sync.heartbeat_ms),
+            stop: CancellationToken::new(),
         })
     }
 }

@@ -129,7 +129,7 @@ impl Default for Store {
             url: "sqlite:catalog-sync.db".to_owned(),
             url_file: PathBuf::new(),
             busy_timeout_ms: 5_000,
-            max_connections: 10,
+            max_connections: crate::store::Options::default().max_connections,
         }
     }
 }

@@ -165,7 +165,7 @@ impl MasterKey {
     }
 }
 
-/// Makes a master key file that only its owner can read, with one new key named after the day, and gives that key's id.
+/// Makes a master key file that only its owner can read, with one new key named after the day and some chance, and gives that key's id.
 ///
 /// # Errors
 ///
@@ -179,7 +179,14 @@ pub fn create(path: &Path, now: Instant) -> Result<String, Error> {
             source,
         },
     };
-    let id = now.format("k%Y%m%d").to_string();
+    // Two keys of one day are told apart, so that both can stand in one file.
+    let mut suffix = [0; 2];
+    rand::fill(&mut suffix).map_err(|_| Error::Crypto)?;
+    let id = format!(
+        "{}-{:04x}",
+        now.format("k%Y%m%d"),
+        u16::from_be_bytes(suffix)
+    );
     let mut key = Zeroizing::new([0; KEY_LEN]);
     rand::fill(key.as_mut_slice()).map_err(|_| Error::Crypto)?;
     let mut content = Zeroizing::new(String::with_capacity(512));

@@ -186,6 +186,22 @@ async fn a_hold_is_shown_and_approved_by_its_digest(backend: Backend) {
         moved.stdout
     );
 
+    // What could not be looked at cannot be approved.
+    let digest = house.json(&["holds", "acme"], 2).await[0]["hold"]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    house
+        .simulator
+        .inject(super::asc::fault("inAppPurchasesV2", 403));
+    let blind = house.run(&["approve", "acme", &digest]).await.expect(1);
+    assert!(
+        blind.stdout.contains("could not be looked at"),
+        "{}",
+        blind.stdout
+    );
+    house.simulator.clear_faults();
+
     let digest = house.json(&["holds", "acme"], 2).await[0]["hold"]["digest"]
         .as_str()
         .unwrap()

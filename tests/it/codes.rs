@@ -231,7 +231,7 @@ async fn every_code_is_produced_end_to_end() {
     assert_eq!(products.as_array().unwrap().len(), 5, "the catalog is kept");
 
     std::fs::remove_file(house.path("master.key")).unwrap();
-    house.run(&["init"]).await.expect(0);
+    house.run(&["init", "--new-master-key"]).await.expect(0);
     assert_eq!(code(&house.json(&["sync", "acme"], 1).await), "key_sealed");
     produced.insert(Code::KeySealed);
 

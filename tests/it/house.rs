@@ -165,6 +165,22 @@ impl House {
             .to_owned()
     }
 
+    /// The binary, to be run in the house.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_catalog-sync"));
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("CATALOG_SYNC_STORE__URL", &self.store_url)
+            .env("CATALOG_SYNC_APP_STORE__BASE_URL", &self.base_url)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
     /// Runs the binary with these variables and this standard input.
     pub(crate) async fn run_with(
         &self,
@@ -172,17 +188,9 @@ impl House {
         variables: &[(&str, &str)],
         input: &str,
     ) -> Answer {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_catalog-sync"))
-            .args(args)
-            .current_dir(self.folder.path())
-            .env_clear()
-            .env("CATALOG_SYNC_STORE__URL", &self.store_url)
-            .env("CATALOG_SYNC_APP_STORE__BASE_URL", &self.base_url)
+        let mut child = self
+            .command(args)
             .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();

@@ -89,8 +89,15 @@ async fn without_a_master_key_nothing_starts_that_needs_one() {
     }
     house.run(&["catalog", "acme"]).await.expect(0);
 
-    // A new one does not open what the old one sealed, and says so.
-    house.run(&["init"]).await.expect(0);
+    // A new one is not made in passing, for it does not open what the old one sealed.
+    let refused = house.run(&["init"]).await.expect(1);
+    assert!(
+        refused.stderr.contains("1 project") && refused.stderr.contains("--new-master-key"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!house.path("master.key").exists());
+    house.run(&["init", "--new-master-key"]).await.expect(0);
     assert_eq!(
         house.error_code(&["project", "verify", "acme"]).await,
         "key_sealed"
@@ -157,7 +164,7 @@ async fn an_unreachable_postgres_is_named_without_its_password() {
         answer.stderr
     );
     assert!(!answer.stderr.contains("s3cr3t"), "{}", answer.stderr);
-    let shown = house.run_with(&["check-config"], &url, "").await.expect(0);
+    let shown = house.run_with(&["check-config"], &url, "").await.expect(1);
     assert!(!shown.stdout.contains("s3cr3t"), "{}", shown.stdout);
 }
 
@@ -236,4 +243,162 @@ async fn a_key_file_that_is_not_there_points_to_what_a_lost_key_needs() {
     }
     let told = house.run(&["explain", "key_lost"]).await.expect(0);
     assert!(told.stdout.contains("keeps no copy"), "{}", told.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_put_to_another_database_leaves_it_alone() {
+    let house = house().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(house.path("other.db"))
+        .create_if_missing(true);
+    let mut other = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options)
+        .await
+        .unwrap();
+    sqlx::query("create table mine (a)")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let elsewhere = [("CATALOG_SYNC_STORE__URL", "sqlite:other.db")];
+    for args in [
+        &["status"][..],
+        &["sync", "acme"],
+        &["project", "list"],
+        &["check-config"],
+    ] {
+        house.run_with(args, &elsewhere, "").await.expect(1);
+    }
+    let tables: Vec<String> = sqlx::query_scalar("select name from sqlite_schema")
+        .fetch_all(&mut other)
+        .await
+        .unwrap();
+    assert_eq!(tables, ["mine"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_schema_is_refused_by_name() {
+    let house = house().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(house.path("catalog-sync.db"));
+    let mut database = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options)
+        .await
+        .unwrap();
+    let newer = "insert into catalog_sync_migrations select 99, description, installed_on, success, checksum, execution_time
+                 from catalog_sync_migrations";
+    sqlx::query(newer).execute(&mut database).await.unwrap();
+    for args in [
+        &["status"][..],
+        &["sync", "acme"],
+        &["migrate"],
+        &["init"],
+        &["check-config"],
+    ] {
+        let answer = house.run(args).await.expect(1);
+        let told = answer.stdout + &answer.stderr;
+        assert!(
+            told.contains("schema 99") && told.contains("upgrade catalog-sync"),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_configuration_names_is_checked() {
+    let house = house().await;
+    let checked = house.run(&["check-config"]).await.expect(0);
+    assert_eq!(
+        checked.stdout.matches("sound").count(),
+        3,
+        "{}",
+        checked.stdout
+    );
+    let missing = [("CATALOG_SYNC_APP_STORE__CA_FILE", "nowhere.pem")];
+    let failed = house
+        .run_with(&["check-config"], &missing, "")
+        .await
+        .expect(1);
+    assert!(failed.stdout.contains("nowhere.pem"), "{}", failed.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_get_one_json_document_whatever_happens() {
+    let house = house().await;
+    for args in [
+        &["explain", "zzz", "--json"][..],
+        &["sync", "--json"],
+        &["history", "acme", "--limit", "x", "--json"],
+    ] {
+        assert_eq!(
+            house.run(args).await.expect(1).json()["error"]["code"],
+            "usage"
+        );
+    }
+    assert_eq!(
+        house.error_code(&["catalog", "nobody"]).await,
+        "unknown_project"
+    );
+    let synced = house.json(&["sync", "nobody", "acme"], 1).await;
+    let codes: Vec<_> = synced
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["error"]["code"].clone())
+        .collect();
+    assert!(codes.contains(&"unknown_project".into()), "{synced}");
+    assert_eq!(house.json(&["demo"], 0).await.as_array().unwrap().len(), 9);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_that_was_not_synced_leaves_a_line() {
+    let house = house().await;
+    house.run(&["project", "pause", "acme"]).await.expect(0);
+    for (id, code) in [("acme", "project_paused"), ("nobody", "unknown_project")] {
+        let answer = house.run(&["sync", id]).await.expect(1);
+        let [aborted] = &answer.events()[..] else {
+            panic!("{}", answer.stderr)
+        };
+        assert_eq!(
+            (&aborted["event"], &aborted["error.code"]),
+            (&"sync.aborted".into(), &code.into())
+        );
+        assert_eq!(aborted["project.id"], id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_reading_does_not_stop_the_work() {
+    let house = house().await;
+    let mut child = house.command(&["sync", "acme"]).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().await.unwrap().success());
+    assert_eq!(
+        house
+            .json(&["runs", "acme"], 0)
+            .await
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_sync_gives_its_lease_back() {
+    let house = house().await;
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        house.simulator.forget_requests();
+        house.simulator.inject(catalog_sync::simulator::Fault::new(
+            "",
+            catalog_sync::simulator::FaultKind::Hang,
+        ));
+        let child = house.command(&["sync", "acme", "--json"]).spawn().unwrap();
+        house.simulator.wait_for_requests(3).await;
+        let pid =
+            rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer[0]["error"]["code"], "stopped");
+        house.simulator.clear_faults();
+        house.run(&["sync", "acme"]).await.expect(0);
+    }
 }
