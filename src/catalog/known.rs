@@ -2,7 +2,7 @@
 //!
 //! Source: Apple's OpenAPI description of the App Store Connect API, 4.5.1.
 
-use serde_json::Value;
+use serde_json::Value as Json;
 
 use super::{Entry, Kind};
 
@@ -21,30 +21,38 @@ const STATES: &[&str] = &[
     "REJECTED",
 ];
 
-/// An attribute's name, and the values it can have where they are few.
-type Attribute = (&'static str, Option<&'static [&'static str]>);
+/// What an attribute's value can be.
+enum Value {
+    Text,
+    Flag,
+    Integer,
+    OneOf(&'static [&'static str]),
+    Some(&'static [&'static str]),
+}
+
+type Attribute = (&'static str, Value);
 
 const IN_APP_PURCHASE: &[Attribute] = &[
-    ("name", None),
-    ("productId", None),
+    ("name", Value::Text),
+    ("productId", Value::Text),
     (
         "inAppPurchaseType",
-        Some(&["CONSUMABLE", "NON_CONSUMABLE", "NON_RENEWING_SUBSCRIPTION"]),
+        Value::OneOf(&["CONSUMABLE", "NON_CONSUMABLE", "NON_RENEWING_SUBSCRIPTION"]),
     ),
-    ("state", Some(STATES)),
-    ("reviewNote", None),
-    ("familySharable", None),
-    ("contentHosting", None),
+    ("state", Value::OneOf(STATES)),
+    ("reviewNote", Value::Text),
+    ("familySharable", Value::Flag),
+    ("contentHosting", Value::Flag),
 ];
-const SUBSCRIPTION_GROUP: &[Attribute] = &[("referenceName", None)];
+const SUBSCRIPTION_GROUP: &[Attribute] = &[("referenceName", Value::Text)];
 const SUBSCRIPTION: &[Attribute] = &[
-    ("name", None),
-    ("productId", None),
-    ("familySharable", None),
-    ("state", Some(STATES)),
+    ("name", Value::Text),
+    ("productId", Value::Text),
+    ("familySharable", Value::Flag),
+    ("state", Value::OneOf(STATES)),
     (
         "subscriptionPeriod",
-        Some(&[
+        Value::OneOf(&[
             "ONE_WEEK",
             "ONE_MONTH",
             "TWO_MONTHS",
@@ -53,23 +61,46 @@ const SUBSCRIPTION: &[Attribute] = &[
             "ONE_YEAR",
         ]),
     ),
-    ("reviewNote", None),
-    ("groupLevel", None),
-    ("multiSeatStatus", Some(&["ENABLED", "DISABLED"])),
-    ("marketSettings", None),
+    ("reviewNote", Value::Text),
+    ("groupLevel", Value::Integer),
+    ("multiSeatStatus", Value::OneOf(&["ENABLED", "DISABLED"])),
+    (
+        "marketSettings",
+        Value::Some(&["APPLE_SCHOOL", "APP_STORE", "APPLE_BUSINESS"]),
+    ),
 ];
 const GRACE_PERIOD: &[Attribute] = &[
-    ("optIn", None),
-    ("sandboxOptIn", None),
+    ("optIn", Value::Flag),
+    ("sandboxOptIn", Value::Flag),
     (
         "duration",
-        Some(&["THREE_DAYS", "SIXTEEN_DAYS", "TWENTY_EIGHT_DAYS"]),
+        Value::OneOf(&["THREE_DAYS", "SIXTEEN_DAYS", "TWENTY_EIGHT_DAYS"]),
     ),
-    ("renewalType", Some(&["ALL_RENEWALS", "PAID_TO_PAID_ONLY"])),
+    (
+        "renewalType",
+        Value::OneOf(&["ALL_RENEWALS", "PAID_TO_PAID_ONLY"]),
+    ),
 ];
 
+impl Value {
+    fn takes(&self, value: &Json) -> bool {
+        let among = |known: &[&str], value: &Json| {
+            value.as_str().is_some_and(|value| known.contains(&value))
+        };
+        match self {
+            Self::Text => value.is_string(),
+            Self::Flag => value.is_boolean(),
+            Self::Integer => value.is_i64(),
+            Self::OneOf(known) => among(known, value),
+            Self::Some(known) => value
+                .as_array()
+                .is_some_and(|all| all.iter().all(|value| among(known, value))),
+        }
+    }
+}
+
 /// The attributes of an entry that this version does not know, or whose values it does not know. They are kept as they are.
-pub fn unforeseen(entry: &Entry) -> impl Iterator<Item = (&str, &Value)> {
+pub fn unforeseen(entry: &Entry) -> impl Iterator<Item = (&str, &Json)> {
     let known = match entry.key.kind {
         Kind::InAppPurchase => IN_APP_PURCHASE,
         Kind::SubscriptionGroup => SUBSCRIPTION_GROUP,
@@ -79,14 +110,9 @@ pub fn unforeseen(entry: &Entry) -> impl Iterator<Item = (&str, &Value)> {
     entry
         .attributes
         .iter()
-        .filter(
-            |(name, value)| match known.iter().find(|(known, _)| known == name) {
-                None => true,
-                Some((_, None)) => false,
-                Some((_, Some(values))) => {
-                    !value.as_str().is_some_and(|value| values.contains(&value))
-                }
-            },
-        )
+        .filter(|(name, value)| {
+            let expected = known.iter().find(|(known, _)| known == name);
+            !expected.is_some_and(|(_, expected)| expected.takes(value))
+        })
         .map(|(name, value)| (name.as_str(), value))
 }

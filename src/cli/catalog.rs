@@ -61,8 +61,21 @@ pub(super) async fn catalog(
         )
         .await?;
     output.json(&shelf)?;
+    let columns = |header: &[&'static str]| -> Vec<&'static str> {
+        header
+            .iter()
+            .copied()
+            .chain(removed.then_some("removed"))
+            .collect()
+    };
+    let row = |cells: Vec<String>, removed_at: Option<Instant>| -> Vec<String> {
+        cells
+            .into_iter()
+            .chain(removed.then(|| or_dash(removed_at.map(at))))
+            .collect()
+    };
     output.table(
-        &[
+        &columns(&[
             "product_id",
             "kind",
             "name",
@@ -71,13 +84,12 @@ pub(super) async fn catalog(
             "group",
             "level",
             "store_id",
-            "removed",
-        ],
+        ]),
         shelf
             .products
             .iter()
             .map(|product| {
-                vec![
+                let cells = vec![
                     or_dash(product.product_id.as_ref()),
                     or_dash(product.kind.as_ref()),
                     or_dash(product.name.as_ref()),
@@ -86,22 +98,21 @@ pub(super) async fn catalog(
                     or_dash(product.group_name.as_ref()),
                     or_dash(product.group_level),
                     product.store_id.clone(),
-                    or_dash(product.removed_at.map(at)),
-                ]
+                ];
+                row(cells, product.removed_at)
             })
             .collect(),
     )?;
     output.table(
-        &["subscription_group", "store_id", "removed"],
+        &columns(&["subscription_group", "store_id"]),
         shelf
             .subscription_groups
             .iter()
             .map(|group| {
-                vec![
-                    or_dash(group.name.as_ref()),
-                    group.store_id.clone(),
-                    or_dash(group.removed_at.map(at)),
-                ]
+                row(
+                    vec![or_dash(group.name.as_ref()), group.store_id.clone()],
+                    group.removed_at,
+                )
             })
             .collect(),
     )?;

@@ -237,9 +237,27 @@ fn what_is_not_known_is_told() {
         .with("state", "APPROVED")
         .with("subscriptionPeriod", "TWO_WEEKS")
         .with("colour", "red")
+        .with("groupLevel", 1.5)
+        .with("familySharable", "yes")
+        .with("marketSettings", json!(["APP_STORE", "MOON"]))
         .with("name", "anything");
     let found: Vec<_> = unforeseen(&entry).map(|(name, _)| name).collect();
-    assert_eq!(found, ["colour", "subscriptionPeriod"]);
+    assert_eq!(
+        found,
+        [
+            "colour",
+            "familySharable",
+            "groupLevel",
+            "marketSettings",
+            "subscriptionPeriod"
+        ]
+    );
+
+    let known = Entry::new(Kind::Subscription, "1")
+        .with("groupLevel", 1)
+        .with("familySharable", false)
+        .with("marketSettings", json!(["APP_STORE"]));
+    assert_eq!(unforeseen(&known).count(), 0);
 }
 
 // The guard.
