@@ -46,11 +46,13 @@ impl Output {
     }
 
     /// Keeps the answers for machines until [`Output::finish`], which writes them as one.
+    #[cfg(feature = "simulator")]
     pub(super) fn gather(&self) {
         self.gathered.replace(Some(Vec::new()));
     }
 
     /// Writes what was gathered.
+    #[cfg(feature = "simulator")]
     pub(super) fn finish(&self) -> anyhow::Result<()> {
         match self.gathered.take() {
             Some(answers) => self.json(&answers),
