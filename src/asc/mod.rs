@@ -6,20 +6,19 @@
 mod client;
 mod endpoint;
 mod error;
+mod groups;
 mod page;
 pub mod rate;
 mod resource;
 mod text;
 mod token;
 
-use std::collections::{BTreeMap, HashMap};
-
-use futures_util::future;
 use serde::Deserialize;
 
 pub use self::{
     client::{Client, Meter, Options, Session},
     error::{Error, Failure},
+    groups::Groups,
     token::SigningError,
 };
 use self::{
@@ -30,14 +29,6 @@ use crate::{
     catalog::{Entry, Kind},
     project::App,
 };
-
-/// Subscription groups, and the subscriptions in them unless those could not be listed completely.
-pub struct Groups {
-    /// All groups of the app.
-    pub groups: Vec<Entry>,
-    /// All subscriptions of these groups.
-    pub subscriptions: Result<Vec<Entry>, Error>,
-}
 
 /// An answer with one resource.
 #[derive(Deserialize)]
@@ -87,8 +78,11 @@ impl Session {
         Ok((data.into_app(), grace_period))
     }
 
-    /// The grace period of an app that is known to be visible: there, a 404 means that none is set.
-    async fn fetch_grace_period(&self, app_id: &str) -> Result<Entry, Error> {
+    /// The grace period of an app that is known to be visible: there, a 404 means that none is set. One request.
+    ///
+    /// # Errors
+    /// When it could not be read.
+    pub async fn fetch_grace_period(&self, app_id: &str) -> Result<Entry, Error> {
         let url = endpoint::GRACE_PERIOD.url(self.base_url(), app_id);
         match self.get::<Document>(&url).await {
             Ok(Document { data, .. }) if data.kind == endpoint::GRACE_PERIOD.yields => {
@@ -118,16 +112,6 @@ impl Session {
             .collect())
     }
 
-    /// Every subscription group of the app, and every subscription in them. One request for each 200 groups, and for each
-    /// group of which not all subscriptions came with it, one for each 200 of those.
-    ///
-    /// # Errors
-    /// When the list of groups could not be read to its end; a group whose subscriptions could not be listed is told in
-    /// [`Groups::subscriptions`].
-    pub async fn fetch_groups(&self, app_id: &str) -> Result<Groups, Error> {
-        page::read_again_if_torn(async || self.read_groups(app_id).await).await
-    }
-
     /// Reads one in-app purchase at most: proves that the key's role may read the app's catalog.
     ///
     /// # Errors
@@ -142,81 +126,6 @@ impl Session {
             page::read_again_if_torn(async || page::read(self, endpoint, id).await).await?;
         Ok(listing.data)
     }
-
-    async fn read_groups(&self, app_id: &str) -> Result<Groups, Error> {
-        let url = endpoint::SUBSCRIPTION_GROUPS.url(self.base_url(), app_id);
-        let torn = |why| Error::new(url.path(), Failure::Torn(why));
-        let listing = page::read(self, &endpoint::SUBSCRIPTION_GROUPS, app_id).await?;
-        let mut included: HashMap<String, Resource> = listing
-            .included
-            .into_iter()
-            .filter(|resource| resource.kind == "subscriptions")
-            .map(|resource| (resource.id.clone(), resource))
-            .collect();
-
-        let mut seen = BTreeMap::new();
-        let mut subscriptions = Vec::new();
-        let mut cut = Vec::new();
-        for group in &listing.data {
-            let whole = group
-                .whole_group()
-                .filter(|ids| ids.iter().all(|id| included.contains_key(*id)));
-            match whole {
-                None => cut.push(group.id.as_str()),
-                Some(ids) => {
-                    let resources: Vec<_> = ids
-                        .into_iter()
-                        .filter_map(|id| included.remove(id))
-                        .collect();
-                    subscriptions.extend(within(&group.id, resources));
-                }
-            }
-        }
-        if cut.is_empty()
-            && let Some(id) = included.keys().next()
-        {
-            return Err(torn(format!("subscription {id} came, and no group has it")));
-        }
-        let paged = future::try_join_all(cut.into_iter().map(async |group: &str| {
-            let resources = self.list(&endpoint::SUBSCRIPTIONS, group).await?;
-            Ok::<_, Error>(within(group, resources))
-        }));
-        let subscriptions = match paged.await {
-            // It was listed a moment ago.
-            Err(Error {
-                failure: Failure::NotFound,
-                endpoint,
-                ..
-            }) => {
-                return Err(torn(format!("a group of it went away ({endpoint})")));
-            }
-            Err(error) => Err(error),
-            Ok(paged) => {
-                subscriptions.extend(paged.into_iter().flatten());
-                for entry in &subscriptions {
-                    if let Some(group) = seen.insert(&entry.key.store_id, &entry.parent) {
-                        let why = format!(
-                            "subscription {} came in two groups, {} and {}",
-                            entry.key.store_id,
-                            group.as_ref().map_or("none", |id| id.as_str()),
-                            entry.parent.as_ref().map_or("none", |id| id.as_str())
-                        );
-                        return Err(torn(why));
-                    }
-                }
-                Ok(subscriptions)
-            }
-        };
-        let groups = listing
-            .data
-            .into_iter()
-            .map(|group| group.into_entry(Kind::SubscriptionGroup))
-            .collect();
-        Ok(Groups {
-            groups,
-            subscriptions,
-        })
-    }
 }
 
 /// There is one for each app, under the app's id whatever its own.
@@ -225,11 +134,4 @@ fn grace_period_entry(app_id: &str, resource: Resource) -> Entry {
         key: Entry::new(Kind::GracePeriod, app_id).key,
         ..resource.into_entry(Kind::GracePeriod)
     }
-}
-
-fn within(group: &str, resources: Vec<Resource>) -> Vec<Entry> {
-    resources
-        .into_iter()
-        .map(|resource| resource.into_entry(Kind::Subscription).within(group))
-        .collect()
 }

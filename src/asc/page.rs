@@ -13,7 +13,7 @@ use super::{
     client::Session,
     endpoint::Endpoint,
     error::{Error, Failure},
-    resource::{Meta, Resource},
+    resource::{Links, Meta, Resource},
     text::quotable,
 };
 
@@ -38,12 +38,6 @@ struct Page {
     links: Option<Links>,
     #[serde(default)]
     meta: Option<Meta>,
-}
-
-#[derive(Deserialize)]
-struct Links {
-    #[serde(default)]
-    next: Option<String>,
 }
 
 /// Reads something up to three times, until it did not move while it was read.

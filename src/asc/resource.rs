@@ -39,6 +39,8 @@ struct ToMany {
     #[serde(default)]
     data: Option<Vec<Linkage>>,
     #[serde(default)]
+    links: Option<Links>,
+    #[serde(default)]
     meta: Option<Meta>,
 }
 
@@ -52,6 +54,16 @@ struct ToOne {
 struct Linkage {
     #[serde(deserialize_with = "text::name")]
     id: String,
+}
+
+/// What a group says of its subscriptions.
+pub(super) struct Linked<'a> {
+    /// Those that are linked.
+    pub(super) ids: Vec<&'a str>,
+    /// How many there are, where that is told.
+    pub(super) total: Option<usize>,
+    /// Whether these are all: the group was not cut.
+    pub(super) is_whole: bool,
 }
 
 /// What an app says of its grace period.
@@ -75,11 +87,24 @@ pub(super) struct Meta {
 struct Paging {
     #[serde(default)]
     total: Option<usize>,
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+/// Where a list or a linkage goes on.
+#[derive(Deserialize)]
+pub(super) struct Links {
+    #[serde(default)]
+    pub(super) next: Option<String>,
 }
 
 impl Meta {
     pub(super) fn total(&self) -> Option<usize> {
         self.paging.as_ref()?.total
+    }
+
+    fn limit(&self) -> Option<usize> {
+        self.paging.as_ref()?.limit
     }
 }
 
@@ -92,17 +117,49 @@ impl Resource {
         }
     }
 
-    /// The ids of a group's subscriptions, when all of them were linked: the group was not cut.
+    /// What a group says of its subscriptions.
     ///
-    /// A cut is silent. It shows in a total above what came or, where there is no total, in exactly the limit having come.
-    pub(super) fn whole_group(&self) -> Option<Vec<&str>> {
-        let subscriptions = self.relationships.as_ref()?.subscriptions.as_ref()?;
-        let linked = subscriptions.data.as_deref().unwrap_or_default();
-        let whole = match subscriptions.meta.as_ref().and_then(Meta::total) {
-            Some(total) => linked.len() == total,
-            None => subscriptions.data.is_some() && linked.len() < INCLUDED_SUBSCRIPTIONS,
+    /// A cut is silent. It shows in a total above what came, in a link to more, or, where there is neither, in exactly as many
+    /// having come as the server lets come.
+    pub(super) fn linked_subscriptions(&self) -> Linked<'_> {
+        let Some(link) = self
+            .relationships
+            .as_ref()
+            .and_then(|it| it.subscriptions.as_ref())
+        else {
+            return Linked {
+                ids: Vec::new(),
+                total: None,
+                is_whole: false,
+            };
         };
-        whole.then(|| linked.iter().map(|linkage| linkage.id.as_str()).collect())
+        let ids: Vec<&str> = link
+            .data
+            .as_deref()
+            .unwrap_or_default()
+            .iter()
+            .map(|linkage| linkage.id.as_str())
+            .collect();
+        let total = link.meta.as_ref().and_then(Meta::total);
+        let limit = link
+            .meta
+            .as_ref()
+            .and_then(Meta::limit)
+            .unwrap_or(INCLUDED_SUBSCRIPTIONS);
+        let is_whole = match total {
+            Some(total) => ids.len() == total,
+            None => link.data.is_some() && ids.len() < limit.min(INCLUDED_SUBSCRIPTIONS),
+        };
+        let goes_on = link
+            .links
+            .as_ref()
+            .and_then(|links| links.next.as_ref())
+            .is_some_and(|next| !next.is_empty());
+        Linked {
+            ids,
+            total,
+            is_whole: is_whole && !goes_on,
+        }
     }
 
     /// What an app says of its grace period.

@@ -28,10 +28,13 @@ pub(super) fn quotable(text: &str) -> String {
     quoted
 }
 
-/// A name that identifies something: not empty, not long, and without control characters.
+/// A name that identifies something: not empty, not long, and without blanks or control characters.
 pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text.is_empty() || text.chars().any(char::is_control) || text.chars().nth(LIMIT).is_some() {
+    if text.is_empty()
+        || text.chars().any(|c| c.is_control() || c.is_whitespace())
+        || text.chars().nth(LIMIT).is_some()
+    {
         return Err(de::Error::custom("an id or type that cannot be one"));
     }
     Ok(text)

@@ -878,6 +878,68 @@ async fn a_subscription_in_two_groups_or_in_none_is_a_torn_listing() {
 }
 
 #[tokio::test]
+async fn a_group_has_what_its_listing_says() {
+    let rows = |count: usize| -> Vec<_> {
+        (0..count)
+            .map(|id| json!({ "type": "subscriptions", "id": format!("s{id}") }))
+            .collect()
+    };
+    // (what the group says of its subscriptions, what its own list has, whether that is believed)
+    let linkage = |count: usize| rows(count);
+    let cases = [
+        (
+            json!({ "data": linkage(50), "meta": { "paging": { "total": 60 } } }),
+            60,
+            true,
+        ),
+        (
+            json!({ "data": linkage(50), "meta": { "paging": { "total": 60 } } }),
+            50,
+            false,
+        ),
+        (
+            json!({ "data": linkage(3), "meta": { "paging": { "total": 4 } } }),
+            3,
+            false,
+        ),
+        (
+            json!({ "data": linkage(10), "meta": { "paging": { "limit": 10 } } }),
+            13,
+            true,
+        ),
+        (
+            json!({ "data": linkage(10), "links": { "next": "https://h/v1/x" } }),
+            13,
+            true,
+        ),
+        (json!({ "data": linkage(50) }), 49, false),
+        (json!({ "meta": { "paging": { "total": 2 } } }), 2, true),
+        (json!({}), 2, true),
+    ];
+    for (linkage, listed, believed) in cases {
+        let group = json!({ "type": "subscriptionGroups", "id": "1", "relationships": { "subscriptions": linkage } });
+        let body = json!({ "data": [group], "included": rows(linkage["data"].as_array().map_or(0, Vec::len)) });
+        let simulator = answering("subscriptionGroups$", body).await;
+        let list = json!({ "data": rows(listed) }).to_string();
+        simulator.inject(Fault::new("/subscriptions", FaultKind::Body(list)));
+        let groups = session(&simulator).0.fetch_groups(APP).await;
+        match groups {
+            Ok(groups) => assert_eq!(
+                (groups.subscriptions.unwrap().len(), believed),
+                (listed, true),
+                "{linkage}"
+            ),
+            Err(error) => {
+                assert!(
+                    !believed && matches!(error.failure, Failure::Torn(_)),
+                    "{linkage}: {error}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_group_that_goes_while_it_is_read_is_a_torn_listing() {
     let simulator = serving(app().with_groups(2, 51)).await;
     simulator.inject(Fault::new("/subscriptions", status(404)).times(1));
