@@ -142,7 +142,7 @@ impl Digest {
 
 impl<S: Into<String>> From<S> for Digest {
     fn from(text: S) -> Self {
-        Self(text.into())
+        Self(text.into().to_lowercase())
     }
 }
 
@@ -274,26 +274,62 @@ impl fmt::Display for Hold {
     }
 }
 
+/// What was held before a run.
+#[derive(Clone, Copy, Debug)]
+pub enum Standing<'a> {
+    /// Nothing.
+    Nothing,
+    /// This, and nobody has approved it.
+    Held(&'a Hold),
+    /// This, and somebody has approved it as it was shown.
+    Approved(&'a Hold),
+}
+
+impl<'a> Standing<'a> {
+    /// What stands of a hold for a run that brings along this approval, if any.
+    #[must_use]
+    pub fn of(hold: Option<&'a Hold>, approved: Option<&Digest>) -> Self {
+        match hold {
+            None => Self::Nothing,
+            Some(hold) if approved == Some(&hold.digest) => Self::Approved(hold),
+            Some(hold) => Self::Held(hold),
+        }
+    }
+}
+
 /// Splits the changes into what may be written and what is held.
 ///
-/// What was held `before` stays held until it is approved or returns, and with it every other removal of its kinds: a hold does
-/// not dissolve because the catalog grew meanwhile. `approved` releases a hold with just that digest: what somebody was
-/// shown, and nothing else.
+/// What was held before stays held until it is approved or returns, and with it every other removal of its kinds: a hold does not
+/// dissolve because the catalog grew meanwhile. An approval lets through what was shown, as far as its kinds were
+/// `looked_at`, and nothing else: when more or less than that has vanished, it counts for nothing.
+///
+/// The removal of a parent whose descendants were not looked at waits, without a hold, until they are.
 #[must_use]
 pub fn review(
     changes: ChangeSet,
     local: &Catalog,
+    looked_at: &BTreeSet<Kind>,
     limits: &Limits,
-    before: Option<&Hold>,
-    approved: Option<&Digest>,
+    standing: Standing<'_>,
 ) -> Review {
+    let parent_of = |key: &Key| parent_key(key, local.present.get(key)?.parent.as_ref());
+    let waiting: BTreeSet<Key> = local
+        .present
+        .keys()
+        .filter(|key| !looked_at.contains(&key.kind))
+        .filter_map(parent_of)
+        .collect();
+    let (changes, _) = changes.partition(|change| {
+        !matches!(change, Change::Removed { .. }) || !waiting.contains(change.key())
+    });
+
     let removed: BTreeSet<&Key> = changes
         .iter()
         .filter(|change| matches!(change, Change::Removed { .. }))
         .map(Change::key)
         .collect();
     let (mut reasons, mut held_kinds, held_parents) = reasons(&removed, local, limits);
-    if let Some(before) = before {
+    if let Standing::Held(before) | Standing::Approved(before) = standing {
         let still_gone = before
             .removals
             .iter()
@@ -305,9 +341,12 @@ pub fn review(
             .iter()
             .filter(|reason| kinds.contains(&reason.kind()) && !told.contains(&reason.kind()));
         reasons.extend(earlier.cloned());
+        if reasons.is_empty() && !kinds.is_empty() {
+            // What was its reason has returned; what was held with it has not.
+            reasons.clone_from(&before.reasons);
+        }
         held_kinds.extend(kinds);
     }
-    let parent_of = |key: &Key| parent_key(key, local.present.get(key)?.parent.as_ref());
     let mut held: BTreeSet<Key> = removed
         .iter()
         .filter(|key| {
@@ -325,22 +364,19 @@ pub fn review(
         .collect();
     held.extend(parents);
 
-    if reasons.is_empty()
-        && let Some(before) = before
-    {
-        // What was its reason has returned; what was held with it has not.
-        reasons.clone_from(&before.reasons);
-    }
-
-    let digest = Digest::of(held.iter());
-    if held.is_empty() || approved == Some(&digest) {
+    let is_released = held.is_empty()
+        || matches!(standing, Standing::Approved(shown) if {
+            let shown = shown.removals.iter().map(|held| &held.key).filter(|key| looked_at.contains(&key.kind));
+            held.iter().eq(shown)
+        });
+    if is_released {
         return Review {
             plan: Plan { changes },
             hold: None,
         };
     }
     let (held, passed) = changes.partition(|change| held.contains(change.key()));
-    let removals = held
+    let removals: Vec<Held> = held
         .iter()
         .map(|change| Held {
             key: change.key().clone(),
@@ -348,6 +384,7 @@ pub fn review(
             name: change.entry().name().map(str::to_owned),
         })
         .collect();
+    let digest = Digest::of(removals.iter().map(|held| &held.key));
     Review {
         plan: Plan { changes: passed },
         hold: Some(Hold {

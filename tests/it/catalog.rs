@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catalog_sync::catalog::{
     Catalog, Change, ChangeSet, Entry, Hold, Kind, Limits, NotAListing, Op, Plan, Snapshot, diff,
-    guard::{self, Reason, Review},
+    guard::{self, Reason, Review, Standing},
     unforeseen,
 };
 use proptest::{collection::vec, prelude::*, sample::subsequence};
@@ -138,18 +138,30 @@ proptest! {
     fn the_guard_splits_and_loses_nothing(local in a_catalog(), remote in a_snapshot()) {
         let changes = diff(&local, &remote);
         let limits = Limits { removed_percent: 20, percent_from: 3, removed_max: 3, descendants_max: 1 };
-        let Review { plan, hold } = guard::review(changes.clone(), &local, &limits, None, None);
+        let Review { plan, hold } = guard::review(changes.clone(), &local, remote.covers(), &limits, Standing::Nothing);
         let held = hold.as_ref().map_or(0, |hold| hold.removals.len());
-        prop_assert_eq!(plan.changes().len() + held, changes.len());
+        // A parent waits while its descendants were not looked at.
+        let waits = |change: &Change| {
+            change.op() == Op::Removed
+                && local.present.values().any(|entry| {
+                    entry.key.kind.parent() == Some(change.key().kind)
+                        && entry.parent.as_ref() == Some(&change.key().store_id)
+                        && !remote.covers().contains(&entry.key.kind)
+                })
+        };
+        let waiting = changes.iter().filter(|change| waits(change)).count();
+        prop_assert_eq!(plan.changes().len() + held + waiting, changes.len());
         for change in &changes {
             let is_held = hold.iter().flat_map(|hold| &hold.removals).any(|held| held.key == *change.key());
-            prop_assert_eq!(is_held, !plan.changes().iter().any(|planned| planned == change));
+            let is_planned = plan.changes().iter().any(|planned| planned == change);
+            prop_assert_eq!(!is_planned, is_held || waits(change));
             prop_assert!(!is_held || change.op() == Op::Removed);
         }
         if let Some(hold) = hold {
-            let approved = guard::review(changes.clone(), &local, &limits, None, Some(&hold.digest));
+            let standing = Standing::of(Some(&hold), Some(&hold.digest));
+            let approved = guard::review(changes.clone(), &local, remote.covers(), &limits, standing);
             prop_assert_eq!(approved.hold, None);
-            prop_assert_eq!(approved.plan.changes(), &changes);
+            prop_assert_eq!(approved.plan.changes().len() + waiting, changes.len());
         }
     }
 }
@@ -262,6 +274,17 @@ fn what_is_not_known_is_told() {
 
 // The guard.
 
+/// What the default guard makes of what differs.
+fn review(local: &Catalog, remote: &Snapshot, standing: Standing<'_>) -> Review {
+    guard::review(
+        diff(local, remote),
+        local,
+        remote.covers(),
+        &Limits::default(),
+        standing,
+    )
+}
+
 fn products(count: usize) -> Catalog {
     let mut catalog = Catalog::default();
     for index in 0..count {
@@ -281,13 +304,7 @@ fn vanishing(present: usize, removed: usize) -> Review {
             local.present.values().skip(removed).cloned(),
         )
         .unwrap();
-    guard::review(
-        diff(&local, &remote),
-        &local,
-        &Limits::default(),
-        None,
-        None,
-    )
+    review(&local, &remote, Standing::Nothing)
 }
 
 #[test]
@@ -368,7 +385,7 @@ fn group_vanishing(local: &Catalog) -> Review {
             .cover(kind, local.of_kind(kind).filter(stays).cloned())
             .unwrap();
     }
-    guard::review(diff(local, &remote), local, &Limits::default(), None, None)
+    review(local, &remote, Standing::Nothing)
 }
 
 #[test]
@@ -415,13 +432,7 @@ fn additions_and_updates_pass_beside_a_hold() {
             kept.chain([Entry::new(Kind::InAppPurchase, "new")]),
         )
         .unwrap();
-    let Review { plan, hold } = guard::review(
-        diff(&local, &remote),
-        &local,
-        &Limits::default(),
-        None,
-        None,
-    );
+    let Review { plan, hold } = review(&local, &remote, Standing::Nothing);
     let ops: Vec<_> = plan.changes().iter().map(Change::op).collect();
     assert_eq!(ops, [Op::Updated, Op::Added]);
     assert_eq!(hold.unwrap().removals.len(), 19);
@@ -438,17 +449,79 @@ fn an_approval_releases_just_what_was_shown() {
     remote
         .cover(Kind::InAppPurchase, local.present.values().skip(5).cloned())
         .unwrap();
-    let review = |approved| {
-        guard::review(
-            diff(&local, &remote),
+    let approving = |hold| {
+        review(
             &local,
-            &Limits::default(),
-            None,
-            Some(approved),
+            &remote,
+            Standing::of(Some(hold), Some(&hold.digest)),
         )
     };
-    assert!(review(&shown.digest).hold.is_some());
-    assert_eq!(review(&moved_on.digest).plan.changes().len(), 5);
+    assert_eq!(approving(&shown).hold.unwrap().digest, moved_on.digest);
+    assert_eq!(approving(&moved_on).plan.changes().len(), 5);
+    let mistyped = review(
+        &local,
+        &remote,
+        Standing::of(Some(&moved_on), Some(&"000000000000".into())),
+    );
+    assert_eq!(mistyped.hold, Some(moved_on));
+}
+
+#[test]
+fn an_approval_counts_for_the_kinds_that_were_looked_at() {
+    let mut local = products(20);
+    local.present.extend(groups(2, 8).present);
+    // Everything of both kinds had vanished and was shown; now only the groups can be looked at.
+    let purchases = vanishing(20, 20).hold;
+    let mut remote = Snapshot::new();
+    remote.cover(Kind::SubscriptionGroup, []).unwrap();
+    remote.cover(Kind::Subscription, []).unwrap();
+    let of_groups = review(&local, &remote, Standing::Nothing).hold;
+    let shown = Hold::after(purchases.clone(), of_groups, remote.covers()).unwrap();
+
+    let approved = review(&local, &remote, Standing::Approved(&shown));
+    assert_eq!(
+        (approved.plan.changes().len(), approved.hold.clone()),
+        (18, None)
+    );
+    assert_eq!(
+        Hold::after(Some(shown), approved.hold, remote.covers()),
+        purchases,
+        "the rest stays held"
+    );
+}
+
+#[test]
+fn a_parent_waits_until_what_is_in_it_can_be_looked_at() {
+    let local = groups(5, 2);
+    let mut remote = Snapshot::new();
+    remote
+        .cover(
+            Kind::SubscriptionGroup,
+            local.of_kind(Kind::SubscriptionGroup).skip(1).cloned(),
+        )
+        .unwrap();
+    assert_eq!(
+        review(&local, &remote, Standing::Nothing),
+        Review {
+            plan: Plan::nothing(),
+            hold: None
+        }
+    );
+
+    let stays = |entry: &&Entry| entry.parent != Some("g0".into());
+    remote
+        .cover(
+            Kind::Subscription,
+            local.of_kind(Kind::Subscription).filter(stays).cloned(),
+        )
+        .unwrap();
+    assert_eq!(
+        review(&local, &remote, Standing::Nothing)
+            .plan
+            .changes()
+            .len(),
+        3
+    );
 }
 
 /// A catalog, and what the guard makes of these ids being listed now.
@@ -460,13 +533,7 @@ fn listing(local: &Catalog, ids: &[&str], before: Option<&Hold>) -> Review {
             ids.iter().map(|id| Entry::new(Kind::InAppPurchase, *id)),
         )
         .unwrap();
-    guard::review(
-        diff(local, &remote),
-        local,
-        &Limits::default(),
-        before,
-        None,
-    )
+    review(local, &remote, Standing::of(before, None))
 }
 
 #[test]
