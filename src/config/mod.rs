@@ -128,7 +128,7 @@ impl Default for Store {
         Self {
             url: "sqlite:catalog-sync.db".to_owned(),
             url_file: PathBuf::new(),
-            busy_timeout_ms: 5_000,
+            busy_timeout_ms: 15_000,
             max_connections: crate::store::Options::default().max_connections,
         }
     }

@@ -251,7 +251,7 @@ pub enum Error {
     },
     /// The lease went to another worker: nothing was written.
     #[error(
-        "the lease on project '{project}' (epoch {epoch}) was taken over; nothing of this run was written"
+        "the lease on project '{project}' (epoch {epoch}) was lost: another worker took it over, or the project's key was replaced; nothing of this run was written"
     )]
     LeaseLost {
         /// The project.

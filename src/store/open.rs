@@ -40,7 +40,7 @@ impl Default for Options {
             missing: Missing::Made,
             max_connections: 10,
             connect_timeout: Duration::from_secs(5),
-            busy_timeout: Duration::from_secs(5),
+            busy_timeout: Duration::from_secs(15),
             lock_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(12),

@@ -82,6 +82,7 @@ macro_rules! transaction {
     ($self:ident, $begin:path, |$connection:ident| $work:expr) => {
         $self
             .deadline(async {
+                let _turn = $self.place.turn($begin).await;
                 let mut lent = Lent::within(&$self.pool, $begin).await?;
                 let $connection = &mut *lent;
                 let done = $work.await;

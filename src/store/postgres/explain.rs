@@ -23,6 +23,12 @@ impl Place {
         }
     }
 
+    /// Writers need no turns: rows are locked, not the database.
+    #[expect(clippy::unused_self, reason = "the other database has turns")]
+    pub(super) fn turn(&self, _begin: &str) -> std::future::Ready<()> {
+        std::future::ready(())
+    }
+
     #[expect(clippy::unnecessary_wraps, reason = "the other database has none")]
     pub(super) fn call_timeout(&self) -> Option<Duration> {
         Some(self.call_timeout)

@@ -17,15 +17,18 @@ use std::{
 };
 
 use sqlx::{
-    Sqlite, SqlitePool,
+    Connection as _, Sqlite, SqliteConnection, SqlitePool,
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
 
 use self::database::Database;
-use super::{Error, Options, Store};
+use super::{Error, Missing, Options, Store};
 
 type Db = Sqlite;
 
@@ -58,9 +61,16 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
             Error::Unusable(format!("looking at '{}' failed: {error}", path.display()))
         })??;
 
+    if options.missing == Missing::Refused && is_somebody_elses(&parsed, options).await {
+        return Err(Error::Unusable(format!(
+            "'{}' is not a database of catalog-sync: 'catalog-sync init' or 'migrate' makes it one, if it is the right file",
+            path.display()
+        )));
+    }
     let place = Place {
         path,
         busy_timeout: options.busy_timeout,
+        writer: Mutex::new(()),
     };
     let pool = SqlitePoolOptions::new()
         .max_connections(options.max_connections.clamp(1, MOST_CONNECTIONS))
@@ -88,6 +98,25 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
         )));
     }
     Ok(Arc::new(Database::new(pool, place)))
+}
+
+/// Whether the file is a database that was never migrated, found out without changing anything of it. What cannot be read so is
+/// for the connection to come to explain.
+async fn is_somebody_elses(connect: &SqliteConnectOptions, options: &Options) -> bool {
+    let connect = connect
+        .clone()
+        .read_only(true)
+        .busy_timeout(options.busy_timeout);
+    let Ok(mut connection) = SqliteConnection::connect_with(&connect).await else {
+        return false;
+    };
+    let migrated = sqlx::query_scalar::<_, i64>(sql::COUNT_MIGRATION_TABLES)
+        .fetch_one(&mut connection)
+        .await;
+    if let Err(error) = connection.close().await {
+        tracing::debug!(event = "database.not_closed", %error, "a connection that only read");
+    }
+    matches!(migrated, Ok(0))
 }
 
 /// Reads the file, and gives the library's version.
@@ -119,13 +148,24 @@ fn is_recent(version: &str) -> bool {
     (next(), next(), next()) >= OLDEST_LIBRARY
 }
 
-/// The file, for messages.
+/// The file.
 struct Place {
     path: PathBuf,
     busy_timeout: Duration,
+    /// Writers of this process take turns here, in order; SQLite lets those that wait for a file try again by chance.
+    writer: Mutex<()>,
 }
 
 impl Place {
+    /// The right to write, for who begins a transaction that does.
+    async fn turn(&self, begin: &str) -> Option<MutexGuard<'_, ()>> {
+        if begin == sql::BEGIN_WRITE {
+            Some(self.writer.lock().await)
+        } else {
+            None
+        }
+    }
+
     /// None: a file answers, or the busy timeout does.
     #[expect(clippy::unused_self, reason = "the other database has one")]
     fn call_timeout(&self) -> Option<Duration> {
@@ -177,8 +217,8 @@ impl Place {
 
     fn busy(&self) -> Error {
         Error::Unavailable(format!(
-            "the database file '{}' is locked: another process has held it for more than {:?}; end what holds it (a \
-             backup, a shell with an open transaction), or try again",
+            "the database file '{}' is locked: another process has held it for more than {:?}; end what holds it (a backup, a \
+             shell with an open transaction, many processes of catalog-sync at once), or try again",
             self.path.display(),
             self.busy_timeout
         ))

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use catalog_sync::{
-    catalog::{Catalog, Entry, Kind, Limits, Plan, Snapshot, diff, guard},
+    catalog::{
+        Catalog, Entry, Kind, Limits, Plan, Snapshot, diff,
+        guard::{self, Review, Standing},
+    },
     clock::Instant,
     diagnosis::{Code, Diagnosis},
     project::{App, Project, ProjectId, SealedKey},
@@ -105,18 +108,20 @@ pub(crate) fn snapshot(entries: impl IntoIterator<Item = Entry>) -> Snapshot {
 
 /// What makes the catalog like the snapshot, nothing held.
 pub(crate) fn plan(catalog: &Catalog, snapshot: &Snapshot) -> Plan {
-    let review = |approved| {
+    let review = |standing| {
         guard::review(
             diff(catalog, snapshot),
             catalog,
+            snapshot.covers(),
             &Limits::default(),
-            None,
-            approved,
+            standing,
         )
     };
-    match review(None).hold {
-        Some(hold) => review(Some(&hold.digest)).plan,
-        None => review(None).plan,
+    match review(Standing::Nothing) {
+        Review {
+            hold: Some(hold), ..
+        } => review(Standing::Approved(&hold)).plan,
+        Review { plan, hold: None } => plan,
     }
 }
 
