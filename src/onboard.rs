@@ -76,10 +76,18 @@ impl Visible {
     /// # Errors
     /// Why it cannot: most likely the key's role.
     pub async fn prove(&self, app: &App) -> Result<(), Diagnosis> {
-        self.session
-            .probe_catalog(&app.id)
-            .await
-            .map_err(|error| error.diagnosis(self.session.credential()))
+        self.session.probe_catalog(&app.id).await.map_err(|error| {
+            let why = error.diagnosis(self.session.credential());
+            match why.code {
+                // It was among the apps a moment ago.
+                Code::AppNotVisible => {
+                    let sentence = "App Store Connect answered unexpectedly: 404 for a part of an app that it knows.";
+                    let Diagnosis { endpoint, apple_error_id, .. } = why;
+                    Diagnosis { endpoint, apple_error_id, ..Diagnosis::new(Code::UpstreamUnexpected, sentence) }
+                }
+                _ => why,
+            }
+        })
     }
 }
 

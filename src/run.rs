@@ -150,7 +150,7 @@ pub struct Run {
     pub error: Option<Diagnosis>,
     /// What was written.
     pub counts: Counts,
-    /// What was held back in this run.
+    /// What is held back after this run: by it, or before it and of kinds that it could not look at.
     pub hold: Option<Hold>,
     /// Before when another run is no use, where Apple said so.
     pub resume_at: Option<Instant>,

@@ -49,7 +49,11 @@ pub(super) async fn make_missing(
             key_file.display(),
             counted(projects as u64, "project")
         );
-        vault::create(key_file, clock::now())?;
+        match vault::create(key_file, clock::now()) {
+            // Another 'init' was faster.
+            Ok(_) | Err(vault::Error::Exists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     } else {
         wiring.vault()?;
     }

@@ -212,17 +212,22 @@ pub(super) async fn approve(
     };
     let report = Box::pin(stoppable(&engine.stop, run)).await?;
     tell(id, &report, output)?;
-    let still_held = engine.store.load_state(id).await?.hold;
-    if let Some(hold) = &still_held {
-        output.say(match &report.run.hold {
-            Some(_) => format!(
-                "{YELLOW}Not approved: upstream has moved since. What is held now has digest {}{YELLOW:#}",
-                hold.digest
-            ),
-            None => format!("{YELLOW}Not approved: what is held could not be looked at in this run.{YELLOW:#}"),
-        })?;
+    if let Some(hold) = &report.run.hold {
+        let looked = hold
+            .removals
+            .iter()
+            .all(|held| report.run.covered.contains(&held.key.kind));
+        output.say(format_args!(
+            "{YELLOW}{}; what is held now has digest {}{YELLOW:#}",
+            if looked {
+                "Not approved: upstream has moved since"
+            } else {
+                "Not approved for what could not be looked at in this run"
+            },
+            hold.digest
+        ))?;
     }
-    output.json(&json!({ "approved": still_held.is_none(), "sync": answer(id, &report) }))?;
+    output.json(&json!({ "approved": report.run.hold.is_none(), "sync": answer(id, &report) }))?;
     Ok(verdict_of(&report))
 }
 

@@ -6,11 +6,12 @@ use chrono::TimeDelta;
 
 use crate::{
     asc::{self, Failure, Session},
-    catalog::{self, Kind, Snapshot},
+    catalog::{Catalog, Entry, Kind, Snapshot, StoreId},
     clock,
     credential::Credential,
     diagnosis::{Code, Diagnosis},
     onboard,
+    project::App,
     run::KeyHealth,
 };
 
@@ -46,18 +47,25 @@ impl Fetched {
     fn cover(
         &mut self,
         kind: Kind,
-        listed: Result<Vec<catalog::Entry>, asc::Error>,
+        listed: Result<Vec<Entry>, asc::Error>,
         key: &Credential,
+        local: &Catalog,
     ) {
-        match listed.map(|entries| self.snapshot.cover(kind, entries)) {
-            Ok(Ok(())) => {}
-            Ok(Err(not_a_listing)) => {
-                let sentence = format!("App Store Connect answered unexpectedly: {not_a_listing}.");
-                self.failures
-                    .insert(kind, Diagnosis::new(Code::UpstreamUnexpected, sentence));
+        let entries = match listed {
+            Ok(entries) => entries,
+            Err(error) => return self.fail(kind, &error, key),
+        };
+        let why = if let Some(id) = without_product_id(&entries, local) {
+            format!("{kind} {id} came without its product id")
+        } else {
+            match self.snapshot.cover(kind, entries) {
+                Ok(()) => return,
+                Err(not_a_listing) => not_a_listing.to_string(),
             }
-            Err(error) => self.fail(kind, &error, key),
-        }
+        };
+        let sentence = format!("App Store Connect answered unexpectedly: {why}.");
+        self.failures
+            .insert(kind, Diagnosis::new(Code::UpstreamUnexpected, sentence));
     }
 
     fn fail(&mut self, kind: Kind, error: &asc::Error, key: &Credential) {
@@ -125,23 +133,24 @@ fn verdict(code: Code) -> Verdict {
 }
 
 /// Lists every kind at once, each complete or not at all.
-pub(super) async fn fetch(session: Session, app_id: &str) -> Fetched {
+pub(super) async fn fetch(session: Session, app_id: &str, local: &Catalog) -> Fetched {
     let (app, in_app_purchases, groups) = tokio::join!(
         session.fetch_app(app_id),
         session.fetch_in_app_purchases(app_id),
         session.fetch_groups(app_id)
     );
     let key = session.credential();
+    let app = confirm_unset(app, &session, app_id, local).await;
     let app_is_unknown = is_not_found(&app);
     let mut fetched = Fetched::default();
-    fetched.cover(Kind::InAppPurchase, in_app_purchases, key);
+    fetched.cover(Kind::InAppPurchase, in_app_purchases, key, local);
     match groups {
         Ok(asc::Groups {
             groups,
             subscriptions,
         }) => {
-            fetched.cover(Kind::SubscriptionGroup, Ok(groups), key);
-            fetched.cover(Kind::Subscription, subscriptions, key);
+            fetched.cover(Kind::SubscriptionGroup, Ok(groups), key, local);
+            fetched.cover(Kind::Subscription, subscriptions, key, local);
         }
         Err(error) => {
             fetched.fail(Kind::Subscription, &error, key);
@@ -160,6 +169,7 @@ pub(super) async fn fetch(session: Session, app_id: &str) -> Fetched {
         Kind::GracePeriod,
         app.map(|(_, grace_period)| vec![grace_period]),
         key,
+        local,
     );
 
     if alone && is_refused {
@@ -197,6 +207,43 @@ pub(super) async fn fetch(session: Session, app_id: &str) -> Fetched {
         .max_by_key(|why| weight(why.code))
         .cloned();
     fetched
+}
+
+/// How an app says that no grace period is set is not documented, and revenue is attributed by it: before a setting that was known
+/// goes, it is asked for by itself.
+async fn confirm_unset(
+    app: Result<(App, Entry), asc::Error>,
+    session: &Session,
+    app_id: &str,
+    local: &Catalog,
+) -> Result<(App, Entry), asc::Error> {
+    match app {
+        Ok((app, unset)) if unset.attributes.is_empty() => {
+            let is_known = local
+                .present
+                .get(&unset.key)
+                .is_some_and(|known| !known.attributes.is_empty());
+            let confirmed = if is_known {
+                session.fetch_grace_period(app_id).await?
+            } else {
+                unset
+            };
+            Ok((app, confirmed))
+        }
+        app => app,
+    }
+}
+
+/// An id whose product id was known and did not come: Apple never takes a product id away.
+fn without_product_id<'a>(entries: &'a [Entry], local: &Catalog) -> Option<&'a StoreId> {
+    let is_lost = |entry: &&Entry| {
+        let known = local.present.get(&entry.key);
+        entry.product_id().is_none() && known.is_some_and(|known| known.product_id().is_some())
+    };
+    entries
+        .iter()
+        .find(is_lost)
+        .map(|entry| &entry.key.store_id)
 }
 
 fn is_not_found<T>(result: &Result<T, asc::Error>) -> bool {

@@ -16,8 +16,8 @@ pub use self::report::Report;
 use crate::{
     asc::{self, Meter},
     catalog::{
-        self, Digest, Hold, Kind, Limits, Plan,
-        guard::{self, Review},
+        self, Catalog, Digest, Hold, Kind, Limits, Plan,
+        guard::{self, Review, Standing},
     },
     clock,
     diagnosis::Diagnosis,
@@ -105,12 +105,12 @@ impl Engine {
     pub async fn preview(&self, id: &ProjectId, meter: &Arc<Meter>) -> Result<Preview, Error> {
         let project = self.store.load_project(id).await?;
         let key = self.store.load_key(id).await?;
-        let fetched = self.fetch(&project, &key, meter).await;
+        let hold = self.store.load_state(id).await?.hold;
         let local = self.store.load_catalog(id).await?;
-        let before = self.store.load_state(id).await?.hold;
-        let changes = catalog::diff(&local, &fetched.snapshot);
-        let Review { plan, hold } =
-            guard::review(changes, &local, &self.limits, before.as_ref(), None);
+        let fetched = self.fetch(&project, &key, &local, meter).await;
+        let Review { plan, hold: now } =
+            self.review(&fetched, &local, Standing::of(hold.as_ref(), None));
+        let hold = Hold::after(hold, now, fetched.snapshot.covers());
         Ok(Preview {
             plan,
             hold,
@@ -135,14 +135,13 @@ impl Engine {
             state,
         } = claim;
         let started_at = clock::now();
-        let fetched = self
-            .while_beating(lease, claimed_at, self.fetch(project, key, meter))
-            .await?;
-
+        // Nobody else writes it while the lease lasts, and what is read upstream is judged by what was known.
         let local = self.store.load_catalog(&project.id).await?;
-        let changes = catalog::diff(&local, &fetched.snapshot);
-        let Review { plan, hold } =
-            guard::review(changes, &local, &self.limits, state.hold.as_ref(), approved);
+        let fetched = self
+            .while_beating(lease, claimed_at, self.fetch(project, key, &local, meter))
+            .await?;
+        let standing = Standing::of(state.hold.as_ref(), approved);
+        let Review { plan, hold } = self.review(&fetched, &local, standing);
 
         let finished_at = clock::now();
         let key_health = fetched.key_health(state.key_health, finished_at);
@@ -167,13 +166,15 @@ impl Engine {
                 .map(|error| fetch::rejected_by_now(error, &key_health, finished_at)),
             failures: fetched.failures,
             counts: plan.changes().counts(),
-            hold: hold.clone(),
+            hold: Hold::after(state.hold.clone(), hold, &covered),
             resume_at: fetched.resume_in.map(|wait| finished_at + wait),
             cost: meter.cost(),
             covered,
         };
-        let hold = Hold::after(state.hold.clone(), hold, &run.covered);
-        let aftermath = Aftermath { key_health, hold };
+        let aftermath = Aftermath {
+            key_health,
+            hold: run.hold.clone(),
+        };
         let committed = self.store.commit(lease, &plan, &run, &aftermath).await?;
         let report = Report {
             run,
@@ -181,7 +182,7 @@ impl Engine {
             plan,
             committed,
         };
-        report.log(&project.id);
+        report.log(&project.id, state.hold.as_ref());
         Ok(report)
     }
 
@@ -223,13 +224,31 @@ impl Engine {
         }
     }
 
+    fn review(&self, fetched: &Fetched, local: &Catalog, standing: Standing<'_>) -> Review {
+        let changes = catalog::diff(local, &fetched.snapshot);
+        guard::review(
+            changes,
+            local,
+            fetched.snapshot.covers(),
+            &self.limits,
+            standing,
+        )
+    }
+
     /// Unseals the project's key and lists what it sees. What fails is part of the result.
-    async fn fetch(&self, project: &Project, key: &SealedKey, meter: &Arc<Meter>) -> Fetched {
+    async fn fetch(
+        &self,
+        project: &Project,
+        key: &SealedKey,
+        local: &Catalog,
+        meter: &Arc<Meter>,
+    ) -> Fetched {
         match self.vault.unseal(&project.id, key) {
             Ok(credential) => {
                 fetch(
                     self.client.session(credential, Arc::clone(meter)),
                     &project.app.id,
+                    local,
                 )
                 .await
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    catalog::{self, ChangeSet, Plan},
+    catalog::{self, ChangeSet, Hold, Plan},
     project::ProjectId,
     run::{Outcome, Run},
     store::Committed,
@@ -24,7 +24,7 @@ pub struct Report {
 
 impl Report {
     /// The one line that tells what this run did.
-    pub(super) fn log(&self, id: &ProjectId) {
+    pub(super) fn log(&self, id: &ProjectId, held_before: Option<&Hold>) {
         let Self {
             run,
             epoch,
@@ -34,7 +34,11 @@ impl Report {
         log_unforeseen(id, plan.changes());
         let total = run.counts.total();
         let held = run.hold.as_ref().map_or(0, |hold| hold.removals.len());
-        if let Some(hold) = &run.hold {
+        if let Some(hold) = run
+            .hold
+            .as_ref()
+            .filter(|hold| held_before.is_none_or(|before| before.digest != hold.digest))
+        {
             tracing::error!(
                 event = "removals.held",
                 project.id = %id,

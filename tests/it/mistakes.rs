@@ -272,6 +272,11 @@ async fn a_question_put_to_another_database_leaves_it_alone() {
         .await
         .unwrap();
     assert_eq!(tables, ["mine"]);
+    let mode: String = sqlx::query_scalar("pragma journal_mode")
+        .fetch_one(&mut other)
+        .await
+        .unwrap();
+    assert_eq!(mode, "delete", "not even its journal");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

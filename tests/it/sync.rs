@@ -16,6 +16,7 @@ use catalog_sync::{
     vault::{self, Vault},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -177,6 +178,9 @@ on_both_stores!(
     a_long_run_keeps_its_lease,
     a_stopped_run_gives_its_lease_back,
     a_part_that_is_not_found_does_not_hide_the_app,
+    a_grace_period_does_not_go_on_a_hint,
+    a_product_id_is_never_lost,
+    what_is_printed_is_what_can_be_approved,
 );
 
 async fn what_fails_is_out_of_scope_and_the_rest_is_synced(backend: Backend) {
@@ -556,6 +560,114 @@ async fn a_part_that_is_not_found_does_not_hide_the_app(backend: Backend) {
         unknown.code == Code::AppNotVisible && !unknown.sentence.contains("sees"),
         "{unknown}"
     );
+}
+
+async fn a_grace_period_does_not_go_on_a_hint(backend: Backend) {
+    let bench = Bench::new(app(), backend).await;
+    bench.sync().await;
+    let setting = async || {
+        bench
+            .catalog()
+            .await
+            .of_kind(Kind::GracePeriod)
+            .next()
+            .unwrap()
+            .attributes
+            .clone()
+    };
+    let known = setting().await;
+    for relationship in [json!({ "links": {} }), json!({ "data": null }), json!({})] {
+        let app = json!({ "type": "apps", "id": APP, "relationships": { "subscriptionGracePeriod": relationship } });
+        bench.simulator.inject(Fault::new(
+            "1000000001$",
+            FaultKind::Body(json!({ "data": app }).to_string()),
+        ));
+        let run = bench.sync().await.run;
+        bench.simulator.clear_faults();
+        assert_eq!(
+            (run.outcome, run.cost.requests),
+            (Outcome::Succeeded, 4),
+            "it was asked for by itself"
+        );
+        assert_eq!(setting().await, known);
+    }
+    // When it goes in earnest, one more request tells; from then on it is known to be unset.
+    bench.edit(|app| app.grace_period = None);
+    assert_eq!(bench.sync().await.run.cost.requests, 4);
+    assert!(setting().await.is_empty());
+    assert_eq!(bench.sync().await.run.cost.requests, 3);
+}
+
+async fn a_product_id_is_never_lost(backend: Backend) {
+    let bench = Bench::new(
+        App::new(APP, "com.example.app", "Example").with_in_app_purchases(3),
+        backend,
+    )
+    .await;
+    bench.sync().await;
+    let before = bench.catalog().await;
+    let state = bench.simulator.state();
+    let bare: Vec<_> = state
+        .app(APP)
+        .unwrap()
+        .in_app_purchases
+        .iter()
+        .map(|it| json!({ "type": "inAppPurchases", "id": it.id }))
+        .collect();
+    bench.simulator.inject(Fault::new(
+        "inAppPurchasesV2",
+        FaultKind::Body(json!({ "data": bare }).to_string()),
+    ));
+    let run = bench.sync().await.run;
+    assert_eq!(
+        run.failures[&Kind::InAppPurchase].code,
+        Code::UpstreamUnexpected
+    );
+    assert_eq!(bench.catalog().await, before);
+}
+
+async fn what_is_printed_is_what_can_be_approved(backend: Backend) {
+    let bench = Bench::new(app(), backend).await;
+    bench.sync().await;
+    bench.edit(|app| app.in_app_purchases.clear());
+    bench.sync().await;
+    bench.simulator.inject(fault("inAppPurchasesV2", 403));
+    bench.edit(|app| app.subscription_groups.clear());
+    let shown = bench.sync().await.run.hold.unwrap();
+    assert_eq!(
+        shown.removals.len(),
+        20 + 3 + 12,
+        "those that could not be looked at too"
+    );
+    let preview = bench
+        .engine
+        .preview(&bench.id, &Arc::new(Meter::default()))
+        .await
+        .unwrap();
+    assert_eq!(preview.hold.as_ref(), Some(&shown));
+
+    let meter = || Arc::new(Meter::default());
+    let run = bench
+        .engine
+        .run(&bench.id, Trigger::Command, Some(&shown.digest), &meter())
+        .await
+        .unwrap()
+        .run;
+    assert_eq!(
+        run.counts.total().removed,
+        15,
+        "the kinds that were looked at"
+    );
+    let rest = run.hold.unwrap();
+    assert_eq!(rest.removals.len(), 20);
+    bench.simulator.clear_faults();
+    let run = bench
+        .engine
+        .run(&bench.id, Trigger::Command, Some(&rest.digest), &meter())
+        .await
+        .unwrap()
+        .run;
+    assert_eq!((run.counts.total().removed, run.hold), (20, None));
 }
 
 /// One thing that happens upstream.
