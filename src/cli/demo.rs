@@ -124,9 +124,15 @@ impl<'a> Stage<'a> {
 
     async fn sync(&self, engine: &Engine) -> anyhow::Result<()> {
         self.command("sync lumen")?;
-        sync::run(std::slice::from_ref(&self.id), engine, 1, self.output)
-            .await
-            .map(drop)
+        sync::run(
+            std::slice::from_ref(&self.id),
+            sync::Extent::Named,
+            engine,
+            1,
+            self.output,
+        )
+        .await
+        .map(drop)
     }
 
     async fn hand_over_a_key(&self) -> anyhow::Result<()> {

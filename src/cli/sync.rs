@@ -25,7 +25,7 @@ use crate::{
     diagnosis::Diagnosis,
     project::ProjectId,
     run::{Outcome, Trigger},
-    sync::{Engine, Report},
+    sync::{Engine, Error, Report},
 };
 
 /// Which projects to sync.
@@ -46,6 +46,7 @@ pub(super) async fn sync(
     output: &Output,
 ) -> anyhow::Result<Verdict> {
     let engine = wiring.engine().await?;
+    let extent = if args.all { Extent::All } else { Extent::Named };
     let ids = if args.all {
         let (paused, active): (Vec<_>, Vec<_>) = engine
             .store
@@ -69,7 +70,13 @@ pub(super) async fn sync(
     };
     stoppable(
         &engine.stop,
-        run(&ids, &engine, wiring.config.sync.concurrency, output),
+        run(
+            &ids,
+            extent,
+            &engine,
+            wiring.config.sync.concurrency,
+            output,
+        ),
     )
     .await
 }
@@ -96,9 +103,19 @@ async fn stoppable<T>(
     }
 }
 
+/// How projects came to be synced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// By name: each is to be synced by this command.
+    Named,
+    /// As all there are: it does as well if another worker has one in hand.
+    All,
+}
+
 /// Syncs these projects, telling each as it ends.
 pub(super) async fn run(
     ids: &[ProjectId],
+    extent: Extent,
     engine: &Engine,
     concurrency: usize,
     output: &Output,
@@ -118,6 +135,15 @@ pub(super) async fn run(
             Ok(report) => {
                 progress.bar.suspend(|| tell(id, &report, output))?;
                 (verdict_of(&report), answer(id, &report))
+            }
+            Err(error @ Error::Leased { .. }) if extent == Extent::All => {
+                progress.bar.suspend(|| {
+                    output.say(format_args!("{BOLD}{id}{BOLD:#} left to another: {error}"))
+                })?;
+                (
+                    Verdict::Done,
+                    json!({ "project": id, "left": { "code": error.code(), "sentence": error.to_string() } }),
+                )
             }
             Err(error) => {
                 tracing::error!(

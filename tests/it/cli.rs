@@ -489,3 +489,24 @@ async fn what_apple_adds_tomorrow_is_told_once() {
         "and nothing is guessed"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_in_other_hands_is_left_to_them_unless_it_was_named() {
+    let house = House::with_project(State::with_app(app()), Backend::Sqlite).await;
+    house.simulator.forget_requests();
+    house
+        .simulator
+        .set_latency(std::time::Duration::from_secs(4));
+    let first = house.command(&["sync", "acme"]).spawn().unwrap();
+    house.simulator.wait_for_requests(3).await;
+    house.simulator.set_latency(std::time::Duration::ZERO);
+    assert_eq!(
+        house.json(&["sync", "--all"], 0).await[0]["left"]["code"],
+        "project_leased"
+    );
+    assert_eq!(
+        house.json(&["sync", "acme"], 1).await[0]["error"]["code"],
+        "project_leased"
+    );
+    assert!(first.wait_with_output().await.unwrap().status.success());
+}
