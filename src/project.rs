@@ -92,7 +92,7 @@ pub struct Project {
 }
 
 /// A private key as the store keeps it: sealed, with the public parts that it is bound to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SealedKey {
     /// The Key ID.
     pub key_id: String,
@@ -102,4 +102,15 @@ pub struct SealedKey {
     pub master_key_id: String,
     /// The ciphertext, in the vault's format.
     pub sealed: Vec<u8>,
+}
+
+/// Without the ciphertext, which tells nobody anything.
+impl fmt::Debug for SealedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedKey")
+            .field("key_id", &self.key_id)
+            .field("issuer_id", &self.issuer_id)
+            .field("master_key_id", &self.master_key_id)
+            .finish_non_exhaustive()
+    }
 }

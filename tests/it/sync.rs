@@ -481,38 +481,34 @@ async fn a_hold_stays_whatever_is_added_meanwhile(backend: Backend) {
 async fn a_long_run_keeps_its_lease(backend: Backend) {
     let bench = Bench::new(app(), backend).await;
     let engine = Engine {
-        lease: Duration::from_secs(2),
+        lease: Duration::from_secs(5),
         heartbeat: Duration::from_millis(100),
         ..bench.engine.clone()
     };
     // The answers come well after the lease would have run out.
-    bench.simulator.set_latency(Duration::from_secs(5));
-    let done = std::cell::Cell::new(false);
-    let long = async {
-        let report = bench.try_sync(&engine).await;
-        done.set(true);
-        report
-    };
+    bench.simulator.set_latency(Duration::from_secs(8));
+    let store = &bench.engine.store;
     let others = async {
         bench.simulator.wait_for_requests(3).await;
         let mut refused = 0;
-        while !done.get() {
-            match bench
-                .engine
-                .store
+        loop {
+            match store
                 .acquire(&bench.id, Duration::from_secs(1), clock::now())
                 .await
             {
                 Err(Error::Leased { .. }) => refused += 1,
-                Ok(claim) if done.get() => bench.engine.store.release(&claim.lease).await.unwrap(),
-                other => panic!("{other:?}"),
+                Ok(claim) => break (refused, claim),
+                Err(error) => panic!("{error}"),
             }
             tokio::task::yield_now().await;
         }
-        refused
     };
-    let (report, refused) = tokio::join!(long, others);
+    let (report, (refused, claim)) = tokio::join!(bench.try_sync(&engine), others);
     assert_eq!(report.unwrap().run.outcome, Outcome::Succeeded);
+    assert_eq!(
+        claim.state.revision, 1,
+        "nobody had it before the run was committed"
+    );
     assert!(refused > 0);
 }
 
