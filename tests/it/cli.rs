@@ -496,7 +496,7 @@ async fn a_project_in_other_hands_is_left_to_them_unless_it_was_named() {
     house.simulator.forget_requests();
     house
         .simulator
-        .set_latency(std::time::Duration::from_secs(4));
+        .set_latency(std::time::Duration::from_secs(15));
     let first = house.command(&["sync", "acme"]).spawn().unwrap();
     house.simulator.wait_for_requests(3).await;
     house.simulator.set_latency(std::time::Duration::ZERO);

@@ -337,7 +337,7 @@ async fn a_stale_worker_writes_nothing(backend: Backend) {
         heartbeat: Duration::from_hours(1),
         ..bench.engine.clone()
     };
-    bench.simulator.set_latency(Duration::from_secs(3));
+    bench.simulator.set_latency(Duration::from_secs(8));
     let stale = bench.try_sync(&slow);
     let other = async {
         bench.simulator.wait_for_requests(3).await;
@@ -372,7 +372,7 @@ async fn a_stale_worker_writes_nothing(backend: Backend) {
 
 async fn a_worker_waits_for_another(backend: Backend) {
     let bench = Bench::new(app(), backend).await;
-    bench.simulator.set_latency(Duration::from_millis(300));
+    bench.simulator.set_latency(Duration::from_secs(8));
     let second = async {
         bench.simulator.wait_for_requests(3).await;
         bench.try_sync(&bench.engine).await
