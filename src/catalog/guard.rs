@@ -303,7 +303,7 @@ impl<'a> Standing<'a> {
 /// dissolve because the catalog grew meanwhile. An approval lets through what was shown, as far as its kinds were
 /// `looked_at`, and nothing else: when more or less than that has vanished, it counts for nothing.
 ///
-/// The removal of a parent whose descendants were not looked at waits, without a hold, until they are.
+/// The removal of a parent whose descendants were not looked at waits until they are; held, if it is held.
 #[must_use]
 pub fn review(
     changes: ChangeSet,
@@ -319,9 +319,6 @@ pub fn review(
         .filter(|key| !looked_at.contains(&key.kind))
         .filter_map(parent_of)
         .collect();
-    let (changes, _) = changes.partition(|change| {
-        !matches!(change, Change::Removed { .. }) || !waiting.contains(change.key())
-    });
 
     let removed: BTreeSet<&Key> = changes
         .iter()
@@ -364,12 +361,22 @@ pub fn review(
         .collect();
     held.extend(parents);
 
-    let is_released = held.is_empty()
-        || matches!(standing, Standing::Approved(shown) if {
-            let shown = shown.removals.iter().map(|held| &held.key).filter(|key| looked_at.contains(&key.kind));
-            held.iter().eq(shown)
-        });
-    if is_released {
+    if let Standing::Approved(shown) = standing {
+        let shown = shown
+            .removals
+            .iter()
+            .map(|held| &held.key)
+            .filter(|key| looked_at.contains(&key.kind));
+        if held.iter().eq(shown) {
+            // Approved, but for the parents that must wait.
+            held.retain(|key| waiting.contains(key));
+        }
+    }
+    let (changes, _) = changes.partition(|change| {
+        let key = change.key();
+        !matches!(change, Change::Removed { .. }) || held.contains(key) || !waiting.contains(key)
+    });
+    if held.is_empty() {
         return Review {
             plan: Plan { changes },
             hold: None,
