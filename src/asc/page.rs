@@ -20,6 +20,9 @@ use super::{
 /// A listing of more pages than this is refused: 200,000 things.
 const PAGES_LIMIT: usize = 1000;
 
+/// How many things a page may have, which is what every list asks for.
+const PAGE: usize = 200;
+
 /// How often a listing that moves is read before giving up.
 const READINGS: usize = 3;
 
@@ -109,6 +112,7 @@ pub(super) async fn read(
                 return torn(format!("{} {} came twice", resource.kind, resource.id));
             }
         }
+        let came = page.data.len();
         listing.data.extend(page.data);
         listing.included.extend(page.included.unwrap_or_default());
 
@@ -117,6 +121,21 @@ pub(super) async fn read(
             .and_then(|links| links.next)
             .filter(|next| !next.is_empty());
         let Some(next) = next else {
+            let meta = page.meta.as_ref();
+            if meta.is_some_and(Meta::goes_on) {
+                return torn("it says that it goes on, and not where".to_owned());
+            }
+            // A server that lets fewer come than were asked for, and as many came: nothing says whether that was all.
+            if total.is_none()
+                && meta
+                    .and_then(Meta::limit)
+                    .is_some_and(|limit| limit == came && limit < PAGE)
+            {
+                let why = format!(
+                    "{came} came, as many as it lets come at once, and it does not say whether that is all"
+                );
+                return Err(fail(Failure::Unexpected(why)));
+            }
             return match total {
                 Some(total) if total != listing.data.len() => {
                     torn(format!("{} of {total} came", listing.data.len()))

@@ -89,6 +89,8 @@ struct Paging {
     total: Option<usize>,
     #[serde(default)]
     limit: Option<usize>,
+    #[serde(default, rename = "nextCursor")]
+    next_cursor: Option<Value>,
 }
 
 /// Where a list or a linkage goes on.
@@ -103,8 +105,18 @@ impl Meta {
         self.paging.as_ref()?.total
     }
 
-    fn limit(&self) -> Option<usize> {
+    /// The most that the server lets come at once.
+    pub(super) fn limit(&self) -> Option<usize> {
         self.paging.as_ref()?.limit
+    }
+
+    /// Whether there is more, by a cursor.
+    pub(super) fn goes_on(&self) -> bool {
+        let cursor = self
+            .paging
+            .as_ref()
+            .and_then(|paging| paging.next_cursor.as_ref());
+        cursor.is_some_and(|cursor| !cursor.is_null() && cursor.as_str() != Some(""))
     }
 }
 
@@ -155,6 +167,7 @@ impl Resource {
             .as_ref()
             .and_then(|links| links.next.as_ref())
             .is_some_and(|next| !next.is_empty());
+        let goes_on = goes_on || link.meta.as_ref().is_some_and(Meta::goes_on);
         Linked {
             ids,
             total,

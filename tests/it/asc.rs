@@ -940,6 +940,37 @@ async fn a_group_has_what_its_listing_says() {
 }
 
 #[tokio::test]
+async fn a_list_that_may_go_on_is_not_taken_for_all() {
+    let rows: Vec<_> = (0..50)
+        .map(|id| json!({ "type": "inAppPurchases", "id": id.to_string() }))
+        .collect();
+    let cases = [
+        (json!({ "limit": 200, "nextCursor": "AB" }), false),
+        (
+            json!({ "limit": 200, "nextCursor": "AB", "total": 50 }),
+            false,
+        ),
+        (json!({ "limit": 50 }), false),
+        (json!({ "limit": 50, "total": 50 }), true),
+        (
+            json!({ "limit": 50, "total": 50, "nextCursor": null }),
+            true,
+        ),
+        (json!({ "limit": 200, "nextCursor": "" }), true),
+        (json!({ "limit": 200 }), true),
+    ];
+    for (paging, whole) in cases {
+        let simulator = answering(
+            "inAppPurchasesV2",
+            json!({ "data": rows, "meta": { "paging": paging } }),
+        )
+        .await;
+        let listed = session(&simulator).0.fetch_in_app_purchases(APP).await;
+        assert_eq!(listed.is_ok(), whole, "{paging}");
+    }
+}
+
+#[tokio::test]
 async fn a_group_that_goes_while_it_is_read_is_a_torn_listing() {
     let simulator = serving(app().with_groups(2, 51)).await;
     simulator.inject(Fault::new("/subscriptions", status(404)).times(1));
