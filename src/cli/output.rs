@@ -138,8 +138,17 @@ impl Output {
         }
     }
 
-    /// A hold: why, what, and the way out.
+    /// A hold that stands: why, what, and the way out.
     pub(super) fn hold(&self, project: &impl fmt::Display, hold: &Hold) -> io::Result<()> {
+        self.held(hold)?;
+        self.say(format_args!(
+            "  They lapse when the things return. To let them through: catalog-sync approve {project} {}",
+            hold.digest
+        ))
+    }
+
+    /// What is held, or would be, and why.
+    pub(super) fn held(&self, hold: &Hold) -> io::Result<()> {
         self.say(format_args!("{RED}! {hold}{RED:#}"))?;
         for held in hold.removals.iter().take(CHANGES_SHOWN) {
             let id = plain(
@@ -156,10 +165,7 @@ impl Output {
         if let more @ 1.. = hold.removals.len().saturating_sub(CHANGES_SHOWN) {
             self.say(format_args!("  and {more} more"))?;
         }
-        self.say(format_args!(
-            "  They lapse when the things return. To let them through: catalog-sync approve {project} {}",
-            hold.digest
-        ))
+        Ok(())
     }
 
     /// What is wrong, and the way out.

@@ -180,8 +180,13 @@ pub(super) async fn plan(
     let preview = preview?;
     let changes = preview.plan.changes();
     output.changes(changes)?;
-    if let Some(hold) = &preview.hold {
-        output.hold(id, hold)?;
+    match &preview.hold {
+        Some(hold) if preview.stands => output.hold(id, hold)?,
+        Some(hold) => {
+            output.held(hold)?;
+            output.say("  A sync would hold them, and say how to let them through.")?;
+        }
+        None => {}
     }
     let requests = counted(preview.cost.requests, "request");
     let failed = preview.failures.len() == Kind::ALL.len();
@@ -253,7 +258,15 @@ pub(super) async fn approve(
             hold.digest
         ))?;
     }
-    output.json(&json!({ "approved": report.run.hold.is_none(), "sync": answer(id, &report) }))?;
+    let still_held = report
+        .run
+        .hold
+        .as_ref()
+        .map_or(0, |hold| hold.removals.len());
+    let removed = report.run.counts.total().removed;
+    output.json(
+        &json!({ "removed": removed, "still_held": still_held, "sync": answer(id, &report) }),
+    )?;
     Ok(verdict_of(&report))
 }
 

@@ -238,7 +238,8 @@ async fn confirm_unset(
 fn without_product_id<'a>(entries: &'a [Entry], local: &Catalog) -> Option<&'a StoreId> {
     let is_lost = |entry: &&Entry| {
         let known = local.present.get(&entry.key);
-        entry.product_id().is_none() && known.is_some_and(|known| known.product_id().is_some())
+        entry.product_id().is_none_or(str::is_empty)
+            && known.is_some_and(|known| known.product_id().is_some())
     };
     entries
         .iter()

@@ -53,6 +53,8 @@ pub struct Preview {
     pub plan: Plan,
     /// What it would hold back.
     pub hold: Option<Hold>,
+    /// Whether that is what stands already, and can be approved.
+    pub stands: bool,
     /// Why kinds could not be compared.
     pub failures: BTreeMap<Kind, Diagnosis>,
     /// The failure that explains the rest best.
@@ -110,9 +112,11 @@ impl Engine {
         let fetched = self.fetch(&project, &key, &local, meter).await;
         let Review { plan, hold: now } =
             self.review(&fetched, &local, Standing::of(hold.as_ref(), None));
+        let held_before = hold.as_ref().map(|hold| hold.digest.clone());
         let hold = Hold::after(hold, now, fetched.snapshot.covers());
         Ok(Preview {
             plan,
+            stands: hold.as_ref().map(|hold| &hold.digest) == held_before.as_ref(),
             hold,
             failures: fetched.failures,
             error: fetched.error,

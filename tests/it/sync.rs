@@ -181,6 +181,7 @@ on_both_stores!(
     a_grace_period_does_not_go_on_a_hint,
     a_product_id_is_never_lost,
     what_is_printed_is_what_can_be_approved,
+    a_held_group_stays_held_while_its_subscriptions_cannot_be_listed,
 );
 
 async fn what_fails_is_out_of_scope_and_the_rest_is_synced(backend: Backend) {
@@ -664,6 +665,70 @@ async fn what_is_printed_is_what_can_be_approved(backend: Backend) {
         .unwrap()
         .run;
     assert_eq!((run.counts.total().removed, run.hold), (20, None));
+}
+
+async fn a_held_group_stays_held_while_its_subscriptions_cannot_be_listed(backend: Backend) {
+    let app = App::new(APP, "com.example.app", "Example")
+        .with_groups(1, 11)
+        .with_groups(1, 60);
+    let bench = Bench::new(app, backend).await;
+    bench.sync().await;
+    let group = bench
+        .simulator
+        .state()
+        .app(APP)
+        .unwrap()
+        .subscription_groups[0]
+        .clone();
+    let is_there = async || {
+        bench
+            .present()
+            .await
+            .contains(&(Kind::SubscriptionGroup, group.id.clone()))
+    };
+
+    bench.edit(|app| drop(app.subscription_groups.remove(0)));
+    let shown = bench.sync().await.run.hold.unwrap();
+    assert_eq!(shown.removals.len(), 12);
+    bench.simulator.inject(fault("/subscriptions", 503));
+    assert_eq!(
+        bench.sync().await.run.hold.as_ref(),
+        Some(&shown),
+        "the same digest"
+    );
+    let preview = bench
+        .engine
+        .preview(&bench.id, &Arc::new(Meter::default()))
+        .await
+        .unwrap();
+    assert!(preview.stands && preview.hold.as_ref() == Some(&shown));
+    let meter = Arc::new(Meter::default());
+    let blind = bench
+        .engine
+        .run(&bench.id, Trigger::Command, Some(&shown.digest), &meter)
+        .await
+        .unwrap();
+    assert_eq!(
+        (blind.committed.rows, blind.run.hold.as_ref()),
+        (0, Some(&shown))
+    );
+    bench.simulator.clear_faults();
+
+    // Its subscriptions return elsewhere: the group alone is still held.
+    bench.edit(|app| {
+        app.subscription_groups[0]
+            .subscriptions
+            .extend(group.subscriptions.clone());
+    });
+    let rest = bench.sync().await.run.hold.unwrap();
+    assert_eq!(rest.removals.len(), 1);
+    assert!(is_there().await);
+    bench
+        .engine
+        .run(&bench.id, Trigger::Command, Some(&rest.digest), &meter)
+        .await
+        .unwrap();
+    assert!(!is_there().await);
 }
 
 /// One thing that happens upstream.

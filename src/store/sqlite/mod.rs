@@ -61,17 +61,24 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
             Error::Unusable(format!("looking at '{}' failed: {error}", path.display()))
         })??;
 
-    if options.missing == Missing::Refused && is_somebody_elses(&parsed, options).await {
-        return Err(Error::Unusable(format!(
-            "'{}' is not a database of catalog-sync: 'catalog-sync init' or 'migrate' makes it one, if it is the right file",
-            path.display()
-        )));
-    }
     let place = Place {
         path,
         busy_timeout: options.busy_timeout,
         writer: Mutex::new(()),
     };
+    if options.missing == Missing::Refused {
+        match is_ours(&parsed, options).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Error::Unusable(format!(
+                    "'{}' is not a database of catalog-sync: 'catalog-sync init' or 'migrate' makes it one, if it is the \
+                     right file",
+                    place.path.display()
+                )));
+            }
+            Err(error) => return Err(place.explain(error).await),
+        }
+    }
     let pool = SqlitePoolOptions::new()
         .max_connections(options.max_connections.clamp(1, MOST_CONNECTIONS))
         .acquire_timeout(options.connect_timeout + options.busy_timeout)
@@ -100,23 +107,18 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
     Ok(Arc::new(Database::new(pool, place)))
 }
 
-/// Whether the file is a database that was never migrated, found out without changing anything of it. What cannot be read so is
-/// for the connection to come to explain.
-async fn is_somebody_elses(connect: &SqliteConnectOptions, options: &Options) -> bool {
+/// Whether the file is a database of catalog-sync, found out without changing anything of it.
+async fn is_ours(connect: &SqliteConnectOptions, options: &Options) -> Result<bool, sqlx::Error> {
     let connect = connect
         .clone()
         .read_only(true)
         .busy_timeout(options.busy_timeout);
-    let Ok(mut connection) = SqliteConnection::connect_with(&connect).await else {
-        return false;
-    };
+    let mut connection = SqliteConnection::connect_with(&connect).await?;
     let migrated = sqlx::query_scalar::<_, i64>(sql::COUNT_MIGRATION_TABLES)
         .fetch_one(&mut connection)
-        .await;
-    if let Err(error) = connection.close().await {
-        tracing::debug!(event = "database.not_closed", %error, "a connection that only read");
-    }
-    matches!(migrated, Ok(0))
+        .await?;
+    connection.close().await?;
+    Ok(migrated > 0)
 }
 
 /// Reads the file, and gives the library's version.
