@@ -510,3 +510,48 @@ async fn a_project_in_other_hands_is_left_to_them_unless_it_was_named() {
     );
     assert!(first.wait_with_output().await.unwrap().status.success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_simulate_prints_is_enough_to_go_on() {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+    let mut house = House::new(State::sample(), Backend::Sqlite).await;
+    let args = [
+        "simulate",
+        "--listen",
+        "127.0.0.1:0",
+        "--https",
+        "--keys",
+        "simulated",
+    ];
+    let mut simulate = house.command(&args).spawn().unwrap();
+    let mut lines = BufReader::new(simulate.stdout.take().unwrap()).lines();
+    let (mut ca_file, mut add) = (String::new(), String::new());
+    while add.is_empty() {
+        let line = lines.next_line().await.unwrap().unwrap();
+        let line = line.trim();
+        if let Some(url) = line.strip_prefix("export CATALOG_SYNC_APP_STORE__BASE_URL=") {
+            house.point_to(url);
+        } else if let Some(file) = line.strip_prefix("export CATALOG_SYNC_APP_STORE__CA_FILE=") {
+            file.clone_into(&mut ca_file);
+        } else if let Some(command) = line.strip_prefix("catalog-sync ") {
+            command.replace("ID ", "acme ").clone_into(&mut add);
+        }
+    }
+    let environment = [("CATALOG_SYNC_APP_STORE__CA_FILE", ca_file.as_str())];
+    let add: Vec<&str> = add.split(' ').collect();
+    house.run_with(&add, &environment, "").await.expect(0);
+    house
+        .run_with(&["sync", "acme"], &environment, "")
+        .await
+        .expect(0);
+    assert!(
+        house.simulator.requests().is_empty(),
+        "it was the other one that answered"
+    );
+
+    let pid =
+        rustix::process::Pid::from_raw(i32::try_from(simulate.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(simulate.wait().await.unwrap().success());
+}

@@ -121,6 +121,11 @@ impl House {
         self.folder.path().join(name)
     }
 
+    /// Sends the binary to another App Store Connect.
+    pub(crate) fn point_to(&mut self, base_url: &str) {
+        base_url.clone_into(&mut self.base_url);
+    }
+
     pub(crate) fn issuer_id(&self) -> String {
         self.simulator.state().teams[0].issuer_id.clone()
     }
