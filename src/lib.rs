@@ -12,9 +12,10 @@
 //! | what it came to | [`run`], [`diagnosis`] |
 //!
 //! [`sync`] is that way, and the only module that knows all the others. [`onboard`] verifies a key before it
-//! is stored, [`cli`] parses and prints, [`simulator`] is an App Store Connect to rehearse against.
+//! is stored, [`budget`] reckons what each key has left of its hour, [`cli`] parses and prints, [`simulator`] is an App Store Connect to rehearse against.
 
 pub mod asc;
+pub mod budget;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

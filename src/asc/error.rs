@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{rate::Budget, text::quotable, token::SigningError};
+use super::{text::quotable, token::SigningError};
 use crate::{
+    budget::Budget,
     credential::Credential,
     diagnosis::{Code, Diagnosis},
 };

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use chrono::DateTime;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
-use crate::clock::Instant;
+use crate::{budget::Budget, clock::Instant};
 
 /// A wait that the server names is never taken for less than this..
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
@@ -16,15 +16,6 @@ const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 /// A number with more digits than this is a time in UNIX milliseconds; the sibling App Store Server API sends those.
 const SECONDS_DIGITS: usize = 9;
-
-/// What is left of a key's hourly budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Requests a rolling hour.
-    pub limit: u64,
-    /// What is left of them.
-    pub left: u64,
-}
 
 /// Reads `X-Rate-Limit: user-hour-lim:3600;user-hour-rem:3545;` in all the forms seen: absent, sent twice, joined by
 /// commas, with minute limits in it. Of several hourly pairs the one with the least left counts.
