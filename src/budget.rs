@@ -262,8 +262,8 @@ mod tests {
         noon() + TimeDelta::minutes(minutes)
     }
 
-    fn budget(left: u64) -> Option<Budget> {
-        Some(Budget { limit: 3600, left })
+    fn budget(left: u64) -> Budget {
+        Budget { limit: 3600, left }
     }
 
     #[test]
@@ -284,15 +284,15 @@ mod tests {
     #[test]
     fn a_key_that_nobody_has_used_is_ready_with_the_usual_limit() {
         let ledger = Ledger::default();
-        assert_eq!(Some(ledger.left(noon())), budget(3600));
+        assert_eq!(ledger.left(noon()), budget(3600));
         assert_eq!(ledger.ready_at(Reserve::Scheduled, noon()), None);
     }
 
     #[test]
     fn what_we_spent_comes_back_when_it_leaves_the_hour() {
         let mut ledger = Ledger::default();
-        ledger.record(at(0), 1000, budget(2600), None);
-        ledger.record(at(30), 1900, budget(700), None);
+        ledger.record(at(0), 1000, Some(budget(2600)), None);
+        ledger.record(at(30), 1900, Some(budget(700)), None);
         assert_eq!(ledger.left(at(60)).left, 700);
         assert_eq!(ledger.left(at(61)).left, 1700);
         assert_eq!(ledger.ready_at(Reserve::Scheduled, at(30)), Some(at(61)));
@@ -320,7 +320,7 @@ mod tests {
         );
 
         let mut after_one = Ledger::default();
-        after_one.record(at(0), 10, budget(1000), None);
+        after_one.record(at(0), 10, Some(budget(1000)), None);
         after_one.record(at(1), 300, None, None);
         assert_eq!(after_one.left(at(1)).left, 700);
     }
@@ -328,14 +328,14 @@ mod tests {
     #[test]
     fn what_others_spent_is_looked_at_again_after_ten_minutes() {
         let mut ledger = Ledger::default();
-        ledger.record(at(0), 3, budget(100), None);
+        ledger.record(at(0), 3, Some(budget(100)), None);
         for reserve in RESERVES {
             assert_eq!(ledger.ready_at(reserve, at(0)), Some(at(10)));
             assert_eq!(ledger.ready_at(reserve, at(9)), Some(at(10)));
             assert_eq!(ledger.ready_at(reserve, at(10)), None);
         }
         // The look shows that nothing has changed.
-        ledger.record(at(10), 3, budget(97), None);
+        ledger.record(at(10), 3, Some(budget(97)), None);
         assert_eq!(ledger.ready_at(Reserve::OnDemand, at(11)), Some(at(20)));
         // An answer counts for an hour, and others are forgotten with it.
         assert_eq!(ledger.left(at(69)).left, 100);
@@ -346,7 +346,7 @@ mod tests {
     fn what_apple_says_is_the_truth() {
         let mut ledger = Ledger::default();
         ledger.record(at(0), 1000, None, None);
-        ledger.record(at(20), 500, budget(3100), None);
+        ledger.record(at(20), 500, Some(budget(3100)), None);
         assert_eq!(ledger.left(at(20)).left, 3100);
         assert_eq!(ledger.left(at(61)).left, 3100, "it was back already");
         assert_eq!(ledger.left(at(81)).left, 3600);
@@ -374,21 +374,21 @@ mod tests {
     #[test]
     fn what_apple_tells_us_to_wait_is_kept_and_is_an_hour_at_most() {
         let mut ledger = Ledger::default();
-        ledger.record(at(0), 1, budget(3599), Some(at(5)));
-        ledger.record(at(1), 1, budget(3598), Some(at(2)));
-        ledger.record(at(1), 1, budget(3597), None);
+        ledger.record(at(0), 1, Some(budget(3599)), Some(at(5)));
+        ledger.record(at(1), 1, Some(budget(3598)), Some(at(2)));
+        ledger.record(at(1), 1, Some(budget(3597)), None);
         for reserve in RESERVES {
             assert_eq!(ledger.ready_at(reserve, at(1)), Some(at(5)));
             assert_eq!(ledger.ready_at(reserve, at(5)), None);
         }
-        ledger.record(at(6), 1, budget(3596), Some(at(6000)));
+        ledger.record(at(6), 1, Some(budget(3596)), Some(at(6000)));
         assert_eq!(ledger.ready_at(Reserve::OnDemand, at(6)), Some(at(66)));
     }
 
     #[test]
     fn a_clock_that_is_set_back_locks_nothing() {
         let mut ledger = Ledger::default();
-        ledger.record(at(600), 3500, budget(100), Some(at(660)));
+        ledger.record(at(600), 3500, Some(budget(100)), Some(at(660)));
         assert!(ledger.ready_at(Reserve::OnDemand, at(600)).is_some());
         for now in [at(0), at(500), at(594)] {
             assert_eq!(ledger.ready_at(Reserve::OnDemand, now), None);
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn it_is_kept_as_json_to_which_a_newer_worker_may_add() {
         let mut ledger = Ledger::default();
-        ledger.record(at(0), 12, budget(3000), Some(at(1)));
+        ledger.record(at(0), 12, Some(budget(3000)), Some(at(1)));
         let text = serde_json::to_string(&ledger).unwrap();
         assert_eq!(serde_json::from_str::<Ledger>(&text).unwrap(), ledger);
         let newer = json!({
@@ -476,15 +476,12 @@ mod tests {
             prop_assert!(ledger.spent.len() <= 61);
             for reserve in RESERVES {
                 let left = ledger.left(now);
-                match ledger.ready_at(reserve, now) {
-                    Some(at) => {
-                        prop_assert!(at > now && at <= now + TimeDelta::minutes(61));
-                        prop_assert_eq!(ledger.ready_at(reserve, at), None, "and then it is ready");
-                    }
-                    None => {
-                        let looked = ledger.seen.is_some_and(|seen| now >= seen.at + LOOK_AGAIN);
-                        prop_assert!(looked || !reserve.is_reached(left), "{:?} {:?}", reserve, left);
-                    }
+                if let Some(at) = ledger.ready_at(reserve, now) {
+                    prop_assert!(at > now && at <= now + TimeDelta::minutes(61));
+                    prop_assert_eq!(ledger.ready_at(reserve, at), None, "and then it is ready");
+                } else {
+                    let looked = ledger.seen.is_some_and(|seen| now >= seen.at + LOOK_AGAIN);
+                    prop_assert!(looked || !reserve.is_reached(left), "{:?} {:?}", reserve, left);
                 }
                 if reserve.is_reached(left) && ledger.seen.is_none() {
                     prop_assert!(ledger.ready_at(reserve, now).is_some());

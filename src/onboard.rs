@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    asc::{self, Failure, Meter, Session},
+    asc::{self, Failure, Meter, Session, Terms},
     credential::Credential,
     diagnosis::{Code, Diagnosis},
     project::App,
@@ -33,7 +33,7 @@ pub async fn list_apps(
     credential: Credential,
     meter: &Arc<Meter>,
 ) -> Result<Visible, Diagnosis> {
-    let session = client.session(credential, Arc::clone(meter));
+    let session = client.session(credential, Arc::clone(meter), Terms::on_demand());
     let key = session.credential();
     match session.fetch_apps().await {
         Err(error) => Err(explain(client, key, &error, meter).await),
@@ -103,7 +103,7 @@ async fn explain(
         return diagnosis;
     }
     let works_alone = match client
-        .session(key.without_issuer(), Arc::clone(meter))
+        .session(key.without_issuer(), Arc::clone(meter), Terms::on_demand())
         .fetch_apps()
         .await
     {

@@ -1,4 +1,5 @@
-//! How long to wait before a request is tried again. The only file that knows `backoff`.
+//! How long to wait before a request is tried again, and how often one key may try again in all. The only file that knows
+//! `backoff`.
 //!
 //! `backoff` yields the intervals and nothing else: it is no longer maintained, and its own loops let a wait that the
 //! server names run past every limit. Tries are counted here, and another crate can take its place in this file alone.
@@ -6,6 +7,9 @@
 use std::time::Duration;
 
 use backoff::{ExponentialBackoff, backoff::Backoff as _};
+use chrono::TimeDelta;
+
+use crate::clock::Instant;
 
 /// How often a request is sent in all.
 const TRIES: u32 = 4;
@@ -67,6 +71,57 @@ impl Retry {
     }
 }
 
+/// The retries that all requests of one key share: in an outage it sends at most 1.1 times the requests it would send anyway,
+/// and 10 more.
+#[derive(Debug)]
+pub struct Allowance {
+    tenths: u32,
+    taken_at: Option<Instant>,
+}
+
+/// What a request that is no retry adds, and the sum beyond which nothing is added, in tenths of a retry.
+const EARNED: u32 = 1;
+const RETRY: u32 = 10;
+const FULL: u32 = 10 * RETRY;
+
+/// One that is not full is remembered for this long, so that nobody gets a full one sooner by being forgotten.
+const REMEMBERED: TimeDelta = TimeDelta::hours(1);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            tenths: FULL,
+            taken_at: None,
+        }
+    }
+}
+
+impl Allowance {
+    /// A request was sent that is no retry.
+    pub fn earn(&mut self) {
+        self.tenths = FULL.min(self.tenths + EARNED);
+    }
+
+    /// Takes one retry, if there is one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let Some(left) = self.tenths.checked_sub(RETRY) else {
+            return false;
+        };
+        self.tenths = left;
+        self.taken_at = Some(now);
+        true
+    }
+
+    /// Whether a new one in its place makes no difference worth remembering.
+    #[must_use]
+    pub fn may_be_forgotten(&self, now: Instant) -> bool {
+        self.tenths == FULL
+            || self
+                .taken_at
+                .is_none_or(|taken_at| (now - taken_at).abs() >= REMEMBERED)
+    }
+}
+
 /// What the server asks for is kept, and a little is added so that those who were refused together do not return together.
 fn at_least(asked: Option<Duration>, jitter: Duration) -> Duration {
     asked.map_or(jitter, |asked| asked + jitter / 8)
@@ -88,6 +143,39 @@ fn full_jitter(base: Duration) -> ExponentialBackoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+
+    #[test]
+    fn a_key_has_ten_retries_and_earns_one_by_ten_requests() {
+        let now = clock::now();
+        let mut allowance = Allowance::default();
+        let taken = |allowance: &mut Allowance| (0..50).filter(|_| allowance.take(now)).count();
+        assert_eq!(taken(&mut allowance), 10);
+        for (requests, retries) in [(9, 0), (1, 1), (25, 2), (5, 1), (1000, 10)] {
+            (0..requests).for_each(|_| allowance.earn());
+            assert_eq!(taken(&mut allowance), retries, "after {requests} requests");
+        }
+    }
+
+    #[test]
+    fn an_allowance_is_remembered_while_it_is_not_full_for_an_hour() {
+        let now = clock::now();
+        let mut allowance = Allowance::default();
+        assert!(allowance.may_be_forgotten(now));
+        allowance.take(now);
+        for (minutes, forgotten) in [
+            (0, false),
+            (59, false),
+            (60, true),
+            (-59, false),
+            (-60, true),
+        ] {
+            let later = now + TimeDelta::minutes(minutes);
+            assert_eq!(allowance.may_be_forgotten(later), forgotten, "{minutes}");
+        }
+        (0..10).for_each(|_| allowance.earn());
+        assert!(allowance.may_be_forgotten(now));
+    }
 
     #[test]
     fn a_request_is_sent_four_times_at_most() {

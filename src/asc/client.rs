@@ -2,27 +2,29 @@
 
 use std::{
     error::Error as _,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    num::NonZeroU32,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use reqwest::{Response, StatusCode, Url, header::AUTHORIZATION, redirect};
 use serde::de::DeserializeOwned;
+use tokio::{sync::SemaphorePermit, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    breaker::{self, Breaker, Outage},
     error::{Error, ErrorDocument, Failure},
+    meter::Meter,
     rate,
     text::quotable,
-    token::{Key, Keys, Token},
+    token::{Key, Keys, Pace, Token},
 };
 use crate::{
+    budget::{self, Budget, Reserve},
     clock,
     credential::Credential,
     retry::{Bases, Retry},
-    run::Cost,
 };
 
 /// The largest body taken, after decompression.
@@ -31,8 +33,11 @@ const BODY_LIMIT: usize = 16 << 20;
 /// A wait longer than this is not spent here: the run ends and is due again when it is over.
 const LONGEST_WAIT_HERE: Duration = Duration::from_mins(1);
 
-/// When to try again after an answer that the hourly budget is spent: the hour rolls, so some of it comes back soon.
-const SPENT_BUDGET_WAIT: Duration = Duration::from_mins(10);
+/// Reads at this rate stay clear of the 429 that Apple answers with budget left.
+const PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
+
+/// More than a project of usual size has, so that only a huge one is slowed.
+const BURST: NonZeroU32 = NonZeroU32::new(250).expect("250 is not 0");
 
 /// How a client talks to App Store Connect.
 #[derive(Clone)]
@@ -49,6 +54,12 @@ pub struct Options {
     pub request_timeout: Duration,
     /// How many requests of one key may be under way at once. Apple answers bursts with 429 beyond about 4.
     pub in_flight_per_key: usize,
+    /// How many requests of one key may be sent a second, once a burst of them was sent.
+    pub requests_per_second_per_key: NonZeroU32,
+    /// How many requests of one key may be sent as fast as they come: more than a project of usual size has.
+    pub burst_per_key: NonZeroU32,
+    /// When App Store Connect counts as down.
+    pub breaker: breaker::Settings,
     /// The first waits between tries.
     pub retry: Bases,
 }
@@ -64,6 +75,9 @@ impl Options {
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             in_flight_per_key: 4,
+            requests_per_second_per_key: PER_SECOND,
+            burst_per_key: BURST,
+            breaker: breaker::Settings::default(),
             retry: Bases::default(),
         }
     }
@@ -77,6 +91,7 @@ struct Shared {
     http: reqwest::Client,
     options: Options,
     keys: Keys,
+    breaker: Breaker,
 }
 
 impl Client {
@@ -100,47 +115,53 @@ impl Client {
         }
         Ok(Self(Arc::new(Shared {
             http: builder.build()?,
-            keys: Keys::new(options.in_flight_per_key),
+            keys: Keys::new(Pace {
+                in_flight: options.in_flight_per_key,
+                per_second: options.requests_per_second_per_key,
+                burst: options.burst_per_key,
+            }),
+            breaker: Breaker::new(options.breaker),
             options,
         })))
     }
 
     /// A session with one key. What it costs is counted in the meter.
     #[must_use]
-    pub fn session(&self, credential: Credential, meter: Arc<Meter>) -> Session {
+    pub fn session(&self, credential: Credential, meter: Arc<Meter>, terms: Terms) -> Session {
         Session {
             client: self.clone(),
             key: self.0.keys.of(&credential, clock::now()),
             credential,
             meter,
+            terms,
+            reserve_reached: OnceLock::new(),
         }
+    }
+
+    /// How long no request is sent, because App Store Connect is down; none when one may be.
+    #[must_use]
+    pub fn upstream_ready_in(&self) -> Option<Duration> {
+        let outage = self.0.breaker.outage(Instant::now())?;
+        Some(outage.ready_in)
     }
 }
 
-/// What a session has cost so far; can be watched while it works.
-#[derive(Debug, Default)]
-pub struct Meter {
-    requests: AtomicU64,
-    retries: AtomicU64,
-    throttled: AtomicU64,
-    bytes: AtomicU64,
-    /// What is left of the hourly budget, and one more; 0 when unknown.
-    budget_left_plus_1: AtomicU64,
+/// How far a session may go.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What it leaves of the key's hourly budget.
+    pub reserve: Reserve,
+    /// Once cancelled, no further request is sent; those under way may end.
+    pub stop: CancellationToken,
 }
 
-impl Meter {
-    /// The sums so far.
+impl Terms {
+    /// For work that somebody waits for, and that ends by itself.
     #[must_use]
-    pub fn cost(&self) -> Cost {
-        Cost {
-            requests: self.requests.load(Ordering::Relaxed),
-            retries: self.retries.load(Ordering::Relaxed),
-            throttled: self.throttled.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            budget_left: self
-                .budget_left_plus_1
-                .load(Ordering::Relaxed)
-                .checked_sub(1),
+    pub fn on_demand() -> Self {
+        Self {
+            reserve: Reserve::OnDemand,
+            stop: CancellationToken::new(),
         }
     }
 }
@@ -151,6 +172,16 @@ pub struct Session {
     credential: Credential,
     key: Arc<Key>,
     meter: Arc<Meter>,
+    terms: Terms,
+    /// What an answer said of the budget, once that was no more than the reserve.
+    reserve_reached: OnceLock<Budget>,
+}
+
+/// Which try it is.
+#[derive(Clone, Copy)]
+enum Turn {
+    First,
+    Again,
 }
 
 /// How one try ended, when it did not succeed.
@@ -181,8 +212,9 @@ impl Session {
     pub(super) async fn get<T: DeserializeOwned>(&self, url: &Url) -> Result<T, Error> {
         let mut retry = Retry::new(self.client.0.options.retry);
         let mut may_renew_token = true;
+        let mut turn = Turn::First;
         loop {
-            let (wait, error) = match self.try_once(url).await {
+            let (wait, error) = match self.try_once(url, turn).await {
                 Ok(document) => return Ok(document),
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::Refused(token, error)) => {
@@ -202,6 +234,17 @@ impl Session {
                 Err(Attempt::Throttled(error)) => (retry.after_throttle(error.resume_in), error),
             };
             let Some(wait) = wait else { return Err(error) };
+            // What will not be sent is not worth waiting for.
+            self.may_send(url.path())?;
+            if !self.key.take_retry(clock::now()) {
+                tracing::debug!(
+                    event = "request.not_retried",
+                    endpoint = error.endpoint,
+                    reason = %error.failure,
+                    "the key's retries are spent"
+                );
+                return Err(error);
+            }
             tracing::debug!(
                 event = "request.retried",
                 endpoint = error.endpoint,
@@ -209,25 +252,77 @@ impl Session {
                 wait_ms = wait.as_millis(),
                 "trying again"
             );
-            self.meter.retries.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(wait).await;
+            turn = Turn::Again;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.terms.stop.cancelled() => {}
+            }
         }
     }
 
-    async fn try_once<T: DeserializeOwned>(&self, url: &Url) -> Result<T, Attempt> {
+    /// Sends the request when its turn has come, and tells the breaker what came of it.
+    async fn try_once<T: DeserializeOwned>(&self, url: &Url, turn: Turn) -> Result<T, Attempt> {
         let endpoint = url.path();
-        let fail = |failure| Error::new(endpoint, failure);
-        let _permit = self
-            .key
-            .permits
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let breaker = &self.client.0.breaker;
+        let _permit = self.wait_for_turn(endpoint).await.map_err(Attempt::Final)?;
         let token = self
             .key
             .token(&self.credential, clock::now())
-            .map_err(|error| Attempt::Final(fail(error.into())))?;
-        self.meter.requests.fetch_add(1, Ordering::Relaxed);
+            .map_err(|error| Attempt::Final(Error::new(endpoint, error.into())))?;
+        breaker
+            .admit(Instant::now())
+            .map_err(|outage| Attempt::Final(Error::new(endpoint, down(&outage))))?;
+        self.meter.count_request();
+        match turn {
+            Turn::First => self.key.earn_retry(),
+            Turn::Again => self.meter.count_retry(),
+        }
+        let result = self.send(url, token).await;
+        match &result {
+            Err(Attempt::Fault(_)) => breaker.failed(self.key.name, Instant::now()),
+            Ok(_) | Err(Attempt::Refused(..) | Attempt::Throttled(_) | Attempt::Final(_)) => {
+                breaker.answered(Instant::now());
+            }
+        }
+        result
+    }
+
+    async fn wait_for_turn(&self, endpoint: &str) -> Result<SemaphorePermit<'_>, Error> {
+        self.may_send(endpoint)?;
+        let permit = tokio::select! {
+            biased;
+            () = self.terms.stop.cancelled() => return Err(Error::new(endpoint, Failure::Stopped)),
+            permit = self.key.turn() => permit,
+        };
+        // Other requests may have been answered meanwhile.
+        self.may_send(endpoint)?;
+        Ok(permit)
+    }
+
+    /// Says why a request is not to be sent: the work is to stop, the reserve is reached, or App Store Connect is down.
+    fn may_send(&self, endpoint: &str) -> Result<(), Error> {
+        if self.terms.stop.is_cancelled() {
+            return Err(Error::new(endpoint, Failure::Stopped));
+        }
+        if let Some(&budget) = self.reserve_reached.get() {
+            let failure = Failure::RateLimited {
+                budget: Some(budget),
+                kept: Some(self.terms.reserve),
+            };
+            return Err(Error {
+                resume_in: Some(budget::LOOK_AGAIN),
+                ..Error::new(endpoint, failure)
+            });
+        }
+        match self.client.0.breaker.outage(Instant::now()) {
+            Some(outage) => Err(Error::new(endpoint, down(&outage))),
+            None => Ok(()),
+        }
+    }
+
+    async fn send<T: DeserializeOwned>(&self, url: &Url, token: Arc<Token>) -> Result<T, Attempt> {
+        let endpoint = url.path();
+        let fail = |failure| Error::new(endpoint, failure);
         let sent = self
             .client
             .0
@@ -243,9 +338,10 @@ impl Session {
         let status = response.status();
         let budget = rate::budget(response.headers());
         if let Some(budget) = budget {
-            self.meter
-                .budget_left_plus_1
-                .store(budget.left.saturating_add(1), Ordering::Relaxed);
+            self.meter.see(budget);
+            if self.terms.reserve.is_reached(budget) {
+                self.reserve_reached.get_or_init(|| budget);
+            }
         }
         let clock_ahead = rate::clock_ahead(response.headers(), now);
         let asked = rate::retry_after(response.headers(), now);
@@ -261,9 +357,7 @@ impl Session {
                 Failure::Unavailable(_) => Attempt::Fault(fail(failure)),
                 _ => Attempt::Final(fail(failure)),
             })?;
-            self.meter
-                .bytes
-                .fetch_add(body.len() as u64, Ordering::Relaxed);
+            self.meter.count_bytes(body.len());
             return serde_json::from_slice(&body).map_err(|error| {
                 let what = if body.trim_ascii_start().starts_with(b"<") {
                     "an HTML page"
@@ -288,11 +382,11 @@ impl Session {
                 Attempt::Refused(token, fail(Failure::NotAuthorized { clock_ahead }))
             }
             StatusCode::TOO_MANY_REQUESTS => {
-                self.meter.throttled.fetch_add(1, Ordering::Relaxed);
+                self.meter.count_throttled();
                 let until_some_is_back = budget
                     .filter(|budget| budget.left == 0)
-                    .map(|_| SPENT_BUDGET_WAIT);
-                let error = fail(Failure::RateLimited { budget });
+                    .map(|_| budget::LOOK_AGAIN);
+                let error = fail(Failure::RateLimited { budget, kept: None });
                 Attempt::Throttled(Error {
                     resume_in: asked.or(until_some_is_back),
                     ..error
@@ -310,6 +404,18 @@ impl Session {
             status => Attempt::Final(fail(refusal(status, &document))),
         })
     }
+}
+
+fn down(outage: &Outage) -> Failure {
+    let Outage {
+        failures,
+        keys,
+        ready_in,
+    } = outage;
+    let at = (clock::now() + *ready_in).format("%H:%M:%S UTC");
+    Failure::Unavailable(format!(
+        "the last {failures} requests of {keys} keys failed; trying again at {at}"
+    ))
 }
 
 /// What a status means that no other try can mend. The status decides first, then the code.

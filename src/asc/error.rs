@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{text::quotable, token::SigningError};
 use crate::{
-    budget::Budget,
+    budget::{Budget, Reserve},
     credential::Credential,
     diagnosis::{Code, Diagnosis},
 };
@@ -49,11 +49,13 @@ pub enum Failure {
     /// 404.
     #[error("404 NOT_FOUND")]
     NotFound,
-    /// 429, or the wait it asks for is too long to be spent here.
-    #[error("429")]
+    /// 429, or the wait it asks for is too long to be spent here; or no more is left of the hourly budget than the reserve.
+    #[error("{}", if kept.is_some() { "not sent: what is left of the hourly budget is kept for others" } else { "429" })]
     RateLimited {
         /// What is left of the hourly budget, where the answer told.
         budget: Option<Budget>,
+        /// The reserve that it was not sent for.
+        kept: Option<Reserve>,
     },
     /// 5xx, a time-out, a connection that was refused, reset or cut.
     #[error("{0}")]
@@ -67,6 +69,9 @@ pub enum Failure {
     /// The key signs nothing.
     #[error(transparent)]
     Signing(#[from] SigningError),
+    /// Not sent, because the work is to stop. Nothing is wrong, and nothing of it goes into a record.
+    #[error("not sent: the work is to stop")]
+    Stopped,
 }
 
 impl Error {
@@ -114,17 +119,24 @@ impl Error {
                 ),
             ),
             Failure::NotFound => Diagnosis::of(Code::AppNotVisible),
-            Failure::RateLimited { budget } => {
+            Failure::RateLimited { budget, kept } => {
                 let again = match self.resume_in {
                     Some(wait) => format!("to be tried again in {} s", wait.as_secs()),
                     None => "to be tried again later".to_owned(),
                 };
-                let what = match budget {
-                    Some(Budget { limit, left: 0 }) => format!("none of {limit} an hour are left"),
-                    Some(Budget { limit, left }) => format!("a short-window limit, with {left} of {limit} an hour left"),
-                    None => "a short-window limit".to_owned(),
+                let sentence = match (budget, kept) {
+                    (Some(Budget { limit, left }), Some(kept)) => format!(
+                        "{left} of the {limit} requests an hour of {key} are left, and {} % are kept for its other users; {again}.",
+                        kept.percent()
+                    ),
+                    (Some(Budget { limit, left: 0 }), None) => {
+                        format!("Apple limits the requests of {key}: none of {limit} an hour are left; {again}.")
+                    }
+                    (Some(Budget { limit, left }), None) => format!(
+                        "Apple limits the requests of {key}: a short-window limit, with {left} of {limit} an hour left; {again}."
+                    ),
+                    (None, _) => format!("Apple limits the requests of {key}: a short-window limit; {again}."),
                 };
-                let sentence = format!("Apple limits the requests of {key}: {what}; {again}.");
                 Diagnosis::new(Code::RateLimited, sentence)
             }
             Failure::Unavailable(why) => Diagnosis::new(
@@ -138,6 +150,11 @@ impl Error {
                 format!("App Store Connect answered unexpectedly: {why}."),
             ),
             Failure::Signing(why) => Diagnosis::new(Code::KeyUnreadable, format!("{why}.")),
+            // Whoever stops work asks for no diagnosis of it.
+            Failure::Stopped => Diagnosis::new(
+                Code::UpstreamUnavailable,
+                "App Store Connect was not asked, because the work was stopped.",
+            ),
         };
         Diagnosis {
             endpoint: Some(self.endpoint.clone()),

@@ -3,10 +3,12 @@
 //! What must hold throughout: a listing is complete or an error, and the token goes nowhere but to the origin that the
 //! client was built for.
 
+pub mod breaker;
 mod client;
 mod endpoint;
 mod error;
 mod groups;
+mod meter;
 mod page;
 pub mod rate;
 mod resource;
@@ -16,9 +18,10 @@ mod token;
 use serde::Deserialize;
 
 pub use self::{
-    client::{Client, Meter, Options, Session},
+    client::{Client, Options, Session, Terms},
     error::{Error, Failure},
     groups::Groups,
+    meter::Meter,
     token::SigningError,
 };
 use self::{

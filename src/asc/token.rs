@@ -1,18 +1,22 @@
-//! Tokens for App Store Connect: ES256, minted rarely and reused, because Apple sometimes refuses a fresh one for a moment.
+//! What the sessions of one key share: its token, its place in line, its pace, its retries.
+//!
+//! Tokens are ES256, minted rarely and reused, because Apple sometimes refuses a fresh one for a moment.
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aws_lc_rs::digest;
 use chrono::TimeDelta;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto::aws_lc};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
-use crate::{clock::Instant, credential::Credential};
+use crate::{clock::Instant, credential::Credential, retry::Allowance};
 
 /// Apple refuses a token issued in the future; a clock that is this much fast still works.
 const BACKDATED: TimeDelta = TimeDelta::seconds(60);
@@ -41,8 +45,8 @@ impl Token {
 pub struct SigningError(#[from] jsonwebtoken::errors::Error);
 
 /// Names a key for good: the same Key ID with another private key or issuer is another key.
-#[derive(PartialEq, Eq, Hash)]
-struct KeyName([u8; 32]);
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct KeyName(pub(super) [u8; 32]);
 
 impl KeyName {
     fn of(credential: &Credential) -> Self {
@@ -66,19 +70,60 @@ impl KeyName {
     }
 }
 
+/// How fast one key may go.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// How many requests may be under way at once.
+    pub(super) in_flight: usize,
+    /// How many may be sent a second, once..
+    pub(super) per_second: NonZeroU32,
+    /// ..this many were sent as fast as they came.
+    pub(super) burst: NonZeroU32,
+}
+
 /// What all sessions of one key share.
 pub(super) struct Key {
+    pub(super) name: KeyName,
     token: Mutex<Option<Arc<Token>>>,
     /// One for each request that may be under way.
-    pub(super) permits: Semaphore,
+    permits: Semaphore,
+    pace: DefaultDirectRateLimiter,
+    retries: Mutex<Allowance>,
 }
 
 impl Key {
-    fn new(in_flight: usize) -> Self {
+    fn new(name: KeyName, pace: Pace) -> Self {
+        let quota = Quota::per_second(pace.per_second).allow_burst(pace.burst);
         Self {
+            name,
             token: Mutex::default(),
-            permits: Semaphore::new(in_flight),
+            permits: Semaphore::new(pace.in_flight),
+            pace: RateLimiter::direct(quota),
+            retries: Mutex::default(),
         }
+    }
+
+    /// Waits until another request may be sent; it is under way until the permit is dropped.
+    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+        let permit = self
+            .permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        while let Err(not_yet) = self.pace.check() {
+            tokio::time::sleep(not_yet.wait_time_from(self.pace.clock().now())).await;
+        }
+        permit
+    }
+
+    /// A request was sent that is no retry.
+    pub(super) fn earn_retry(&self) {
+        lock(&self.retries).earn();
+    }
+
+    /// Takes one of the key's retries, if there is one.
+    pub(super) fn take_retry(&self, now: Instant) -> bool {
+        lock(&self.retries).take(now)
     }
 
     /// The key's token, minted anew past half its life.
@@ -87,7 +132,7 @@ impl Key {
         credential: &Credential,
         now: Instant,
     ) -> Result<Arc<Token>, SigningError> {
-        let mut current = self.lock();
+        let mut current = lock(&self.token);
         if let Some(token) = current.as_ref().filter(|token| token.is_fresh(now)) {
             return Ok(Arc::clone(token));
         }
@@ -98,7 +143,7 @@ impl Key {
 
     /// Forgets a token that was refused, unless another has taken its place.
     pub(super) fn forget(&self, refused: &Arc<Token>) {
-        let mut current = self.lock();
+        let mut current = lock(&self.token);
         if current
             .as_ref()
             .is_some_and(|token| Arc::ptr_eq(token, refused))
@@ -107,21 +152,25 @@ impl Key {
         }
     }
 
+    /// Whether nothing is lost when the key is made anew for its next session. Its burst is back long before that, unless
+    /// it is set to hundreds of seconds' worth.
     fn is_idle(&self, now: Instant) -> bool {
-        self.lock()
+        lock(&self.token)
             .as_ref()
             .is_none_or(|token| !token.is_fresh(now))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Token>>> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+            && lock(&self.retries).may_be_forgotten(now)
     }
 }
 
-/// The keys in use. One that no session holds goes when its token has had half its life.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The keys in use. One that no session holds goes when its token has had half its life, and its retries are back or were
+/// last drawn on an hour ago.
 pub(super) struct Keys {
     table: Mutex<Table>,
-    in_flight: usize,
+    pace: Pace,
 }
 
 struct Table {
@@ -134,30 +183,31 @@ struct Table {
 const FEW: usize = 64;
 
 impl Keys {
-    pub(super) fn new(in_flight: usize) -> Self {
+    pub(super) fn new(pace: Pace) -> Self {
         let table = Table {
             by_name: HashMap::new(),
             sweep_at: FEW,
         };
         Self {
             table: Mutex::new(table),
-            in_flight,
+            pace,
         }
     }
 
     /// What the sessions of this key share.
     pub(super) fn of(&self, credential: &Credential, now: Instant) -> Arc<Key> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.table);
         if table.by_name.len() >= table.sweep_at {
             table
                 .by_name
                 .retain(|_, key| Arc::strong_count(key) > 1 || !key.is_idle(now));
             table.sweep_at = FEW.max(2 * table.by_name.len());
         }
+        let name = KeyName::of(credential);
         let key = table
             .by_name
-            .entry(KeyName::of(credential))
-            .or_insert_with(|| Arc::new(Key::new(self.in_flight)));
+            .entry(name)
+            .or_insert_with(|| Arc::new(Key::new(name, self.pace)));
         Arc::clone(key)
     }
 }
@@ -206,6 +256,12 @@ mod tests {
     use super::*;
     use crate::{clock, credential::PrivateKey};
 
+    const PACE: Pace = Pace {
+        in_flight: 4,
+        per_second: NonZeroU32::MIN,
+        burst: NonZeroU32::MIN,
+    };
+
     fn key(issuer_id: Option<&str>) -> Credential {
         let pkcs8 =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
@@ -244,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_token_is_reused_until_half_its_life() {
-        let keys = Keys::new(4);
+        let keys = Keys::new(PACE);
         let credential = key(Some("issuer"));
         let now = clock::now();
         let after = |seconds| {
@@ -263,7 +319,7 @@ mod tests {
     #[test]
     fn a_refused_token_is_forgotten_once() {
         let credential = key(Some("issuer"));
-        let key = Key::new(4);
+        let key = Key::new(KeyName::of(&credential), PACE);
         let now = clock::now();
         let first = key.token(&credential, now).unwrap();
         key.forget(&first);
@@ -275,7 +331,7 @@ mod tests {
 
     #[test]
     fn keys_that_nobody_uses_do_not_pile_up() {
-        let keys = Keys::new(4);
+        let keys = Keys::new(PACE);
         let now = clock::now();
         let held = key(Some("issuer"));
         let held_key = keys.of(&held, now);
@@ -286,6 +342,24 @@ mod tests {
         let count = keys.table.lock().unwrap().by_name.len();
         assert!(count <= FEW, "{count} keys");
         assert!(Arc::ptr_eq(&held_key, &keys.of(&held, now)));
+    }
+
+    #[test]
+    fn a_key_that_drew_on_its_retries_is_not_made_anew_within_the_hour() {
+        let keys = Keys::new(PACE);
+        let now = clock::now();
+        let drawn = key(Some("issuer"));
+        assert!(keys.of(&drawn, now).take_retry(now));
+        let retries_left = |now| {
+            for _ in 0..FEW {
+                keys.of(&key(Some("issuer")), now);
+            }
+            let key = keys.of(&drawn, now);
+            (0..20).filter(|_| key.take_retry(now)).count()
+        };
+        assert_eq!(retries_left(now), 9);
+        assert_eq!(retries_left(now + TimeDelta::minutes(59)), 0);
+        assert_eq!(retries_left(now + TimeDelta::minutes(119)), 10);
     }
 
     #[test]

@@ -12,7 +12,6 @@ use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Verdict,
@@ -69,7 +68,7 @@ pub(super) async fn sync(
             .collect::<Vec<_>>()
     };
     stoppable(
-        &engine.stop,
+        &engine,
         run(
             &ids,
             extent,
@@ -83,7 +82,7 @@ pub(super) async fn sync(
 
 /// Does the work; at the first SIGINT or SIGTERM it ends without writing more and gives its leases back, at the second at once.
 async fn stoppable<T>(
-    stop: &CancellationToken,
+    engine: &Engine,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -96,10 +95,11 @@ async fn stoppable<T>(
             _ = terminate.recv() => {}
         }
         anyhow::ensure!(
-            !stop.is_cancelled(),
+            !engine.cut.is_cancelled(),
             "stopped at once; leases run out by themselves"
         );
-        stop.cancel();
+        engine.stop.cancel();
+        engine.cut.cancel();
     }
 }
 
@@ -241,7 +241,7 @@ pub(super) async fn approve(
             .run(id, Trigger::Command, Some(digest), &meter)
             .await?)
     };
-    let report = Box::pin(stoppable(&engine.stop, run)).await?;
+    let report = Box::pin(stoppable(engine, run)).await?;
     tell(id, &report, output)?;
     if let Some(hold) = &report.run.hold {
         let looked = hold

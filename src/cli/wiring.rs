@@ -3,6 +3,7 @@
 use std::{
     cmp::Ordering,
     io::{self, IsTerminal as _},
+    num::NonZeroU32,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -118,6 +119,11 @@ impl Wiring {
             connect_timeout: Duration::from_millis(section.connect_timeout_ms),
             request_timeout: Duration::from_millis(section.request_timeout_ms),
             in_flight_per_key: section.in_flight_per_key,
+            requests_per_second_per_key: NonZeroU32::new(section.requests_per_second_per_key)
+                .context("app_store.requests_per_second_per_key is 0")?,
+            burst_per_key: NonZeroU32::new(section.burst_per_key)
+                .context("app_store.burst_per_key is 0")?,
+            breaker: asc::breaker::Settings::default(),
             retry: Bases::default(),
         };
         asc::Client::new(options).context(
@@ -136,6 +142,7 @@ impl Wiring {
             lease: Duration::from_millis(self.config.sync.lease_ms),
             heartbeat: Duration::from_millis(self.config.sync.heartbeat_ms),
             stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
         })
     }
 }

@@ -86,6 +86,10 @@ pub struct AppStore {
     pub request_timeout_ms: u64,
     /// How many requests of one API key may be under way at once.
     pub in_flight_per_key: usize,
+    /// How many requests of one API key may be sent a second, beyond the burst.
+    pub requests_per_second_per_key: u32,
+    /// How many requests of one API key may be sent as fast as they come.
+    pub burst_per_key: u32,
 }
 
 /// `[sync]`
@@ -151,6 +155,8 @@ impl Default for AppStore {
             connect_timeout_ms: 10_000,
             request_timeout_ms: 30_000,
             in_flight_per_key: 4,
+            requests_per_second_per_key: 4,
+            burst_per_key: 250,
         }
     }
 }
@@ -308,6 +314,11 @@ impl fmt::Debug for AppStore {
             .field("connect_timeout_ms", &self.connect_timeout_ms)
             .field("request_timeout_ms", &self.request_timeout_ms)
             .field("in_flight_per_key", &self.in_flight_per_key)
+            .field(
+                "requests_per_second_per_key",
+                &self.requests_per_second_per_key,
+            )
+            .field("burst_per_key", &self.burst_per_key)
             .finish()
     }
 }

@@ -215,6 +215,11 @@ fn a_wrong_value_is_told_with_its_place_and_what_is_expected() {
         ),
         ("[app_store]\nconnect_timeout_ms = 0", "must be 1 to 600000"),
         ("[app_store]\nin_flight_per_key = 0", "must be 1 to 100"),
+        ("[app_store]\nburst_per_key = 10001", "must be 1 to 10000"),
+        (
+            "[app_store]\nrequests_per_second_per_key = 0",
+            "must be 1 to 1000",
+        ),
         (
             "[sync]\nconcurrency = 0",
             ":2: 'sync.concurrency' is 0; it must be 1 to 1000",

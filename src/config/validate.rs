@@ -80,6 +80,16 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         count(app_store.in_flight_per_key),
         1..=100,
     );
+    rules.range(
+        &["app_store.requests_per_second_per_key"],
+        app_store.requests_per_second_per_key.into(),
+        1..=1_000,
+    );
+    rules.range(
+        &["app_store.burst_per_key"],
+        app_store.burst_per_key.into(),
+        1..=10_000,
+    );
 
     rules.range(&["sync.concurrency"], count(sync.concurrency), 1..=1_000);
     rules.range(&["sync.lease_ms"], sync.lease_ms, 1_000..=3_600_000);

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::TimeDelta;
 
+use super::Error;
 use crate::{
     asc::{self, Failure, Session},
     catalog::{Catalog, Entry, Kind, Snapshot, StoreId},
@@ -29,6 +30,8 @@ pub(super) struct Fetched {
     pub(super) error: Option<Diagnosis>,
     /// How long another run is no use, where Apple said so.
     pub(super) resume_in: Option<Duration>,
+    /// A request was not sent, because the run is to stop.
+    is_stopped: bool,
 }
 
 impl Fetched {
@@ -42,6 +45,23 @@ impl Fetched {
             error: Some(why.clone()),
             ..Self::default()
         }
+    }
+
+    /// A fetch that ended with its first request.
+    fn failed(error: &asc::Error, key: &Credential) -> Self {
+        let mut fetched = Self::default();
+        for kind in Kind::ALL {
+            fetched.fail(kind, error, key);
+        }
+        fetched.error = fetched.failures.values().next().cloned();
+        fetched
+    }
+
+    fn unless_stopped(self) -> Result<Self, Error> {
+        if self.is_stopped {
+            return Err(Error::Stopped);
+        }
+        Ok(self)
     }
 
     fn cover(
@@ -69,6 +89,10 @@ impl Fetched {
     }
 
     fn fail(&mut self, kind: Kind, error: &asc::Error, key: &Credential) {
+        if matches!(error.failure, Failure::Stopped) {
+            self.is_stopped = true;
+            return;
+        }
         self.resume_in = self.resume_in.max(error.resume_in);
         self.failures.insert(kind, error.diagnosis(key));
     }
@@ -132,13 +156,33 @@ fn verdict(code: Code) -> Verdict {
     }
 }
 
-/// Lists every kind at once, each complete or not at all.
-pub(super) async fn fetch(session: Session, app_id: &str, local: &Catalog) -> Fetched {
-    let (app, in_app_purchases, groups) = tokio::join!(
-        session.fetch_app(app_id),
-        session.fetch_in_app_purchases(app_id),
-        session.fetch_groups(app_id)
-    );
+/// Lists every kind, each complete or not at all: at once, unless the key was refused the last time. Then the app is asked for
+/// alone, and the rest when that is accepted, so that a key that is bad for good costs few requests.
+///
+/// # Errors
+/// [`Error::Stopped`] when a request was not sent for it.
+pub(super) async fn fetch(
+    session: Session,
+    app_id: &str,
+    local: &Catalog,
+    health: KeyHealth,
+) -> Result<Fetched, Error> {
+    let list = async || {
+        tokio::join!(
+            session.fetch_in_app_purchases(app_id),
+            session.fetch_groups(app_id)
+        )
+    };
+    let (app, (in_app_purchases, groups)) = if health.refusals == 0 {
+        tokio::join!(session.fetch_app(app_id), list())
+    } else {
+        match session.fetch_app(app_id).await {
+            Err(error) if !is_accepted(&error) => {
+                return Fetched::failed(&error, session.credential()).unless_stopped();
+            }
+            app => (app, list().await),
+        }
+    };
     let key = session.credential();
     let app = confirm_unset(app, &session, app_id, local).await;
     let app_is_unknown = is_not_found(&app);
@@ -206,7 +250,23 @@ pub(super) async fn fetch(session: Session, app_id: &str, local: &Catalog) -> Fe
         .values()
         .max_by_key(|why| weight(why.code))
         .cloned();
-    fetched
+    fetched.unless_stopped()
+}
+
+/// Whether the key was accepted, though what was asked was not to be had.
+fn is_accepted(error: &asc::Error) -> bool {
+    match error.failure {
+        Failure::AgreementMissing
+        | Failure::Forbidden { .. }
+        | Failure::NotFound
+        | Failure::Unexpected(_)
+        | Failure::Torn(_) => true,
+        Failure::NotAuthorized { .. }
+        | Failure::RateLimited { .. }
+        | Failure::Unavailable(_)
+        | Failure::Signing(_)
+        | Failure::Stopped => false,
+    }
 }
 
 /// How an app says that no grace period is set is not documented, and revenue is attributed by it: before a setting that was known

@@ -14,7 +14,8 @@ use uuid::Uuid;
 use self::fetch::{Fetched, fetch};
 pub use self::report::Report;
 use crate::{
-    asc::{self, Meter},
+    asc::{self, Meter, Terms},
+    budget::Reserve,
     catalog::{
         self, Catalog, Digest, Hold, Kind, Limits, Plan,
         guard::{self, Review, Standing},
@@ -22,7 +23,7 @@ use crate::{
     clock,
     diagnosis::Diagnosis,
     project::{Project, ProjectId, SealedKey},
-    run::{Cost, Outcome, Run, Trigger},
+    run::{Cost, KeyHealth, Outcome, Run, Trigger},
     store::{self, Aftermath, Claim, Lease, Store},
     vault::Vault,
 };
@@ -42,8 +43,10 @@ pub struct Engine {
     pub lease: Duration,
     /// How often it is renewed.
     pub heartbeat: Duration,
-    /// Ends runs before they write, and gives their leases back.
+    /// Ends runs at their next request, and gives their leases back; what was listed completely is still written.
     pub stop: CancellationToken,
+    /// Ends runs at once, before they write, and gives their leases back.
+    pub cut: CancellationToken,
 }
 
 /// What a sync would do.
@@ -107,9 +110,13 @@ impl Engine {
     pub async fn preview(&self, id: &ProjectId, meter: &Arc<Meter>) -> Result<Preview, Error> {
         let project = self.store.load_project(id).await?;
         let key = self.store.load_key(id).await?;
-        let hold = self.store.load_state(id).await?.hold;
+        let store::State {
+            hold, key_health, ..
+        } = self.store.load_state(id).await?;
         let local = self.store.load_catalog(id).await?;
-        let fetched = self.fetch(&project, &key, &local, meter).await;
+        let fetched = self
+            .fetch(&project, &key, key_health, &local, Reserve::OnDemand, meter)
+            .await?;
         let Review { plan, hold: now } =
             self.review(&fetched, &local, Standing::of(hold.as_ref(), None));
         let held_before = hold.as_ref().map(|hold| hold.digest.clone());
@@ -141,9 +148,12 @@ impl Engine {
         let started_at = clock::now();
         // Nobody else writes it while the lease lasts, and what is read upstream is judged by what was known.
         let local = self.store.load_catalog(&project.id).await?;
-        let fetched = self
-            .while_beating(lease, claimed_at, self.fetch(project, key, &local, meter))
-            .await?;
+        let reserve = match trigger {
+            Trigger::Schedule => Reserve::Scheduled,
+            Trigger::Command | Trigger::Request => Reserve::OnDemand,
+        };
+        let fetching = self.fetch(project, key, state.key_health, &local, reserve, meter);
+        let fetched = self.while_beating(lease, claimed_at, fetching).await??;
         let standing = Standing::of(state.hold.as_ref(), approved);
         let Review { plan, hold } = self.review(&fetched, &local, standing);
 
@@ -224,7 +234,7 @@ impl Engine {
             biased;
             done = work => Ok(done),
             lost = beat => Err(lost),
-            () = self.stop.cancelled() => Err(Error::Stopped),
+            () = self.cut.cancelled() => Err(Error::Stopped),
         }
     }
 
@@ -239,24 +249,25 @@ impl Engine {
         )
     }
 
-    /// Unseals the project's key and lists what it sees. What fails is part of the result.
+    /// Unseals the project's key and lists what it sees. What fails is part of the result; only a stop is an error.
     async fn fetch(
         &self,
         project: &Project,
         key: &SealedKey,
+        health: KeyHealth,
         local: &Catalog,
+        reserve: Reserve,
         meter: &Arc<Meter>,
-    ) -> Fetched {
-        match self.vault.unseal(&project.id, key) {
-            Ok(credential) => {
-                fetch(
-                    self.client.session(credential, Arc::clone(meter)),
-                    &project.app.id,
-                    local,
-                )
-                .await
-            }
-            Err(error) => Fetched::nothing(&Diagnosis::from(&error)),
-        }
+    ) -> Result<Fetched, Error> {
+        let credential = match self.vault.unseal(&project.id, key) {
+            Ok(credential) => credential,
+            Err(error) => return Ok(Fetched::nothing(&Diagnosis::from(&error))),
+        };
+        let terms = Terms {
+            reserve,
+            stop: self.stop.clone(),
+        };
+        let session = self.client.session(credential, Arc::clone(meter), terms);
+        fetch(session, &project.app.id, local, health).await
     }
 }

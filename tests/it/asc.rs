@@ -1,13 +1,14 @@
 //! The client of App Store Connect against the simulator: what is read, what it costs, and what each fault comes to.
 
 mod answers;
+mod limits;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
 use catalog_sync::{
-    asc::{Client, Error, Failure, Meter, Options, Session},
+    asc::{Client, Error, Failure, Meter, Options, Session, Terms},
     catalog::{Entry, Kind},
-    credential::{self, Given},
+    credential::{self, Credential, Given},
     diagnosis::Code,
     retry::Bases,
     run::Cost,
@@ -27,6 +28,7 @@ pub(crate) fn options(simulator: &Simulator) -> Options {
     Options {
         ca_pem: simulator.ca_pem().map(|pem| pem.as_bytes().to_vec()),
         request_timeout: Duration::from_secs(10),
+        burst_per_key: NonZeroU32::new(10_000).unwrap(),
         retry: Bases {
             fault: Duration::from_millis(4),
             throttled: Duration::from_millis(4),
@@ -41,23 +43,28 @@ pub(crate) fn session(simulator: &Simulator) -> (Session, Arc<Meter>) {
 }
 
 fn session_with(simulator: &Simulator, options: Options) -> (Session, Arc<Meter>) {
+    let meter = Arc::new(Meter::default());
+    let client = Client::new(options).unwrap();
+    let session = client.session(
+        credential(simulator, 0),
+        Arc::clone(&meter),
+        Terms::on_demand(),
+    );
+    (session, meter)
+}
+
+/// One of the first team's keys.
+fn credential(simulator: &Simulator, key: usize) -> Credential {
     let state = simulator.state();
     let team = &state.teams[0];
-    let key = &team.keys[0];
-    let credential = credential::read(Given {
+    let key = &team.keys[key];
+    credential::read(Given {
         key_id: Some(&key.key_id),
         issuer_id: (!key.individual).then_some(team.issuer_id.as_str()),
         private_key: Some(key.private_key.as_bytes()),
         file_name: None,
     })
-    .unwrap();
-    let meter = Arc::new(Meter::default());
-    (
-        Client::new(options)
-            .unwrap()
-            .session(credential, Arc::clone(&meter)),
-        meter,
-    )
+    .unwrap()
 }
 
 async fn serving(app: App) -> Simulator {
