@@ -131,11 +131,15 @@ impl Ledger {
     /// From when work with this reserve may use the key; none: now.
     #[must_use]
     pub fn ready_at(&self, reserve: Reserve, now: Instant) -> Option<Instant> {
-        let settled = self.settled(now);
-        settled
-            .enough_at(reserve)
-            .max(settled.blocked_until)
-            .filter(|&at| at > now)
+        let mut ready_at = None;
+        // Until then the last answer may have grown too old to count, so that it takes a little longer.
+        while let Some(at) = self.settled(ready_at.unwrap_or(now)).ready_after(reserve) {
+            if at <= ready_at.unwrap_or(now) {
+                break;
+            }
+            ready_at = Some(at);
+        }
+        ready_at
     }
 
     /// The same as of now: without what is over, and without what a clock noted that has been set back since.
@@ -206,6 +210,11 @@ impl Ledger {
             limit: self.limit().into(),
             left: self.balance().max(0).unsigned_abs(),
         }
+    }
+
+    /// From when a settled ledger says that the key may be used.
+    fn ready_after(&self, reserve: Reserve) -> Option<Instant> {
+        self.enough_at(reserve).max(self.blocked_until)
     }
 
     /// From when a settled ledger has more than the reserve, or the key is worth another look.
@@ -399,7 +408,7 @@ mod tests {
         assert_eq!(written.left(at(600)).left, 3600, "it is gone for good");
         // A worker whose clock is a little behind believes the other one.
         assert_eq!(ledger.left(at(597)).left, 100);
-        assert_eq!(ledger.ready_at(Reserve::OnDemand, at(597)), Some(at(660)));
+        assert_eq!(ledger.ready_at(Reserve::OnDemand, at(597)), Some(at(661)));
     }
 
     #[test]
