@@ -179,7 +179,7 @@ pub struct Session {
 
 /// Which try it is.
 #[derive(Clone, Copy)]
-enum Turn {
+enum Try {
     First,
     Again,
 }
@@ -212,9 +212,9 @@ impl Session {
     pub(super) async fn get<T: DeserializeOwned>(&self, url: &Url) -> Result<T, Error> {
         let mut retry = Retry::new(self.client.0.options.retry);
         let mut may_renew_token = true;
-        let mut turn = Turn::First;
+        let mut which = Try::First;
         loop {
-            let (wait, error) = match self.try_once(url, turn).await {
+            let (wait, error) = match self.try_once(url, which).await {
                 Ok(document) => return Ok(document),
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::Refused(token, error)) => {
@@ -252,7 +252,7 @@ impl Session {
                 wait_ms = wait.as_millis(),
                 "trying again"
             );
-            turn = Turn::Again;
+            which = Try::Again;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.terms.stop.cancelled() => {}
@@ -261,7 +261,7 @@ impl Session {
     }
 
     /// Sends the request when its turn has come, and tells the breaker what came of it.
-    async fn try_once<T: DeserializeOwned>(&self, url: &Url, turn: Turn) -> Result<T, Attempt> {
+    async fn try_once<T: DeserializeOwned>(&self, url: &Url, which: Try) -> Result<T, Attempt> {
         let endpoint = url.path();
         let breaker = &self.client.0.breaker;
         let _permit = self.wait_for_turn(endpoint).await.map_err(Attempt::Final)?;
@@ -273,9 +273,9 @@ impl Session {
             .admit(Instant::now())
             .map_err(|outage| Attempt::Final(Error::new(endpoint, down(&outage))))?;
         self.meter.count_request();
-        match turn {
-            Turn::First => self.key.earn_retry(),
-            Turn::Again => self.meter.count_retry(),
+        match which {
+            Try::First => self.key.earn_retry(),
+            Try::Again => self.meter.count_retry(),
         }
         let result = self.send(url, token).await;
         match &result {
