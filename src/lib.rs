@@ -12,7 +12,8 @@
 //! | what it came to | [`run`], [`diagnosis`] |
 //!
 //! [`sync`] is that way, and the only module that knows all the others. [`onboard`] verifies a key before it
-//! is stored, [`budget`] reckons what each key has left of its hour, [`cli`] parses and prints, [`simulator`] is an App Store Connect to rehearse against.
+//! is stored, [`budget`] reckons what each key has left of its hour, [`cli`] parses and prints, [`simulator`] is
+//! an App Store Connect to rehearse against.
 
 pub mod asc;
 pub mod budget;
