@@ -27,6 +27,7 @@ pub mod onboard;
 pub mod project;
 pub mod retry;
 pub mod run;
+pub mod schedule;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;

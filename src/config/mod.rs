@@ -12,12 +12,13 @@ mod validate;
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Limits;
+use crate::{catalog::Limits, schedule};
 
 /// The file that is read from the current folder when no other is named.
 pub const FILE: &str = "worker.toml";
@@ -40,6 +41,8 @@ pub struct Config {
     pub app_store: AppStore,
     /// How projects are synced.
     pub sync: Sync,
+    /// When projects are synced.
+    pub schedule: Schedule,
     /// When removals are held.
     pub guard: Limits,
     /// What is logged.
@@ -102,6 +105,20 @@ pub struct Sync {
     pub lease_ms: u64,
     /// How often a worker says that it still works on a project.
     pub heartbeat_ms: u64,
+}
+
+/// `[schedule]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Schedule {
+    /// When projects are synced; see [`schedule::Cron`].
+    pub cron: String,
+    /// The zone in which `cron` and the projects' own are read.
+    pub time_zone: String,
+    /// How long after each such time the last project is due.
+    pub spread_minutes: u64,
+    /// How often a project is looked at whose key Apple rejects.
+    pub blocked_minutes: u64,
 }
 
 /// `[log]`
@@ -168,6 +185,29 @@ impl Default for Sync {
             lease_ms: 30_000,
             heartbeat_ms: 10_000,
         }
+    }
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            cron: "0 * * * *".to_owned(),
+            time_zone: "UTC".to_owned(),
+            spread_minutes: 50,
+            blocked_minutes: 360,
+        }
+    }
+}
+
+impl Schedule {
+    /// The schedule that these keys describe.
+    ///
+    /// # Errors
+    ///
+    /// When the cron or the time zone is wrong, which a configuration that was loaded is not.
+    pub fn parse(&self) -> Result<schedule::Schedule, schedule::Error> {
+        let spread = Duration::from_secs(self.spread_minutes.saturating_mul(60));
+        schedule::Schedule::new(&self.cron, &self.time_zone, spread)
     }
 }
 

@@ -124,7 +124,7 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest() {
         ),
         (
             "\n[metrics]",
-            "worker.toml:2: unknown section 'metrics'; the sections are app_store, guard, log, store, sync, vault",
+            "worker.toml:2: unknown section 'metrics'; the sections are app_store, guard, log, schedule, store, sync, vault",
         ),
         (
             "[store.url.x]",
@@ -164,7 +164,7 @@ fn an_unknown_variable_is_told_with_the_nearest() {
         ),
         (
             "CATALOG_SYNC_QQ__X",
-            "the sections are app_store, guard, log, store, sync, vault",
+            "the sections are app_store, guard, log, schedule, store, sync, vault",
         ),
     ] {
         let error = parse("", &[(name, "1")]).unwrap_err();
@@ -274,6 +274,91 @@ fn a_wrong_value_is_told_with_its_place_and_what_is_expected() {
     ] {
         parse(text, &[env]).unwrap();
     }
+}
+
+#[test]
+fn a_wrong_schedule_is_told_with_its_key() {
+    for (text, expected) in [
+        (
+            "[schedule]\ncron = '0 25 * * *'",
+            ":2: 'schedule.cron': '0 25 * * *' has '25' for the hour; write 0 to 23, such as ",
+        ),
+        (
+            "[schedule]\ncron = '0 0 * * * *'",
+            ":2: 'schedule.cron': '0 0 * * * *' has 6 fields; write five, no seconds",
+        ),
+        (
+            "[schedule]\ncron = '0 0 31 2 *'",
+            ":2: 'schedule.cron': '0 0 31 2 *' never comes",
+        ),
+        (
+            "[schedule]\ncron = ''",
+            ":2: 'schedule.cron': '' has 0 fields",
+        ),
+        (
+            "[schedule]\ntime_zone = 'Europe/Berlinn'",
+            ":2: 'schedule.time_zone': 'Europe/Berlinn' is no time zone; did you mean 'Europe/Berlin'?",
+        ),
+        (
+            "[schedule]\nspread_minutes = 10081",
+            ":2: 'schedule.spread_minutes' is 10081; it must be 0 to 10080",
+        ),
+        (
+            "[schedule]\nspread_minutes = 9223372036854775807",
+            ":2: 'schedule.spread_minutes' is 9223372036854775807; it must be 0 to 10080",
+        ),
+        (
+            "[schedule]\nblocked_minutes = 0",
+            ":2: 'schedule.blocked_minutes' is 0; it must be 1 to 10080",
+        ),
+        (
+            "[schedule]\nblocked_minutes = 10081",
+            ":2: 'schedule.blocked_minutes' is 10081; it must be 1 to 10080",
+        ),
+    ] {
+        let error = parse(text, &[]).unwrap_err();
+        assert!(
+            error.starts_with(&format!("worker.toml{expected}")) && error.lines().count() == 1,
+            "{text}: {error}"
+        );
+    }
+    for (text, env) in [
+        (
+            "[schedule]\ncron = '@daily'\nspread_minutes = 0\nblocked_minutes = 10080",
+            ("CATALOG_SYNC_SCHEDULE__TIME_ZONE", "Australia/Lord_Howe"),
+        ),
+        (
+            "[schedule]\ncron = '30 2 * * MON-FRI'\nspread_minutes = 10080",
+            ("CATALOG_SYNC_SCHEDULE__BLOCKED_MINUTES", "1"),
+        ),
+    ] {
+        parse(text, &[env]).unwrap();
+    }
+}
+
+#[test]
+fn a_wrong_cron_hides_no_wrong_time_zone() {
+    let env = [("CATALOG_SYNC_SCHEDULE__TIME_ZONE", "utc")];
+    let error = parse("[schedule]\ncron = '0 * * *'\n", &env).unwrap_err();
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(lines.len(), 2, "{error}");
+    assert!(
+        lines[0].starts_with("worker.toml:2: 'schedule.cron': '0 * * *' has 4 fields; write five"),
+        "{error}"
+    );
+    assert_eq!(
+        lines[1],
+        "CATALOG_SYNC_SCHEDULE__TIME_ZONE: 'schedule.time_zone': 'utc' is no time zone; did you mean 'UTC'?"
+    );
+}
+
+#[test]
+fn the_schedule_of_the_file_is_the_one_in_use() {
+    let text = "[schedule]\ncron = '30 2 * * *'\ntime_zone = 'Europe/Berlin'\nspread_minutes = 7\n";
+    let used = parse(text, &[]).unwrap().schedule.parse().unwrap();
+    let spread = Duration::from_mins(7);
+    let meant = schedule::Schedule::new("30 2 * * *", "Europe/Berlin", spread).unwrap();
+    assert_eq!(used, meant);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
-use super::Config;
+use super::{Config, Schedule};
 
 /// What a store's URL does.
 pub(super) const STORE_URL: &str = "begins with sqlite: or postgres://";
@@ -27,6 +27,7 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         vault,
         app_store,
         sync,
+        schedule,
         guard,
         log,
         file: _,
@@ -102,6 +103,8 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         rules.broken(&["sync.heartbeat_ms", "sync.lease_ms"], text);
     }
 
+    rules.schedule(schedule);
+
     rules.range(
         &["guard.removed_percent"],
         count(guard.removed_percent),
@@ -134,6 +137,37 @@ impl Rules {
                 format!("'{key}' is {value}; it must be {from} to {to}"),
             );
         }
+    }
+
+    fn schedule(&mut self, schedule: &Schedule) {
+        // Each is tried beside one that is right, so that both are told.
+        let with_right_zone = Schedule {
+            time_zone: Schedule::default().time_zone,
+            ..schedule.clone()
+        };
+        if let Err(error) = with_right_zone.parse() {
+            self.broken(&["schedule.cron"], format!("'schedule.cron': {error}"));
+        }
+        let with_right_cron = Schedule {
+            cron: Schedule::default().cron,
+            ..schedule.clone()
+        };
+        if let Err(error) = with_right_cron.parse() {
+            self.broken(
+                &["schedule.time_zone"],
+                format!("'schedule.time_zone': {error}"),
+            );
+        }
+        self.range(
+            &["schedule.spread_minutes"],
+            schedule.spread_minutes,
+            0..=10_080,
+        );
+        self.range(
+            &["schedule.blocked_minutes"],
+            schedule.blocked_minutes,
+            1..=10_080,
+        );
     }
 }
 
