@@ -42,6 +42,8 @@ pub struct Config {
     pub sync: Sync,
     /// When removals are held.
     pub guard: Limits,
+    /// Where probes are answered.
+    pub health: Health,
     /// What is logged.
     pub log: Log,
     #[serde(skip)]
@@ -100,11 +102,20 @@ pub struct Sync {
     pub heartbeat_ms: u64,
 }
 
+/// `[health]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// `host:port` to answer probes on; empty for none.
+    pub listen: String,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Directives of `tracing`, such as `info,catalog_sync=debug`; empty for nothing on a terminal and `info` elsewhere.
+    /// Directives of `tracing`, such as `info,catalog_sync=debug`; empty for nothing where a command speaks on a terminal, and
+    /// `info` elsewhere.
     pub filter: String,
     /// The form of a line.
     pub format: Format,
