@@ -190,9 +190,8 @@ fn is_listen_address(text: &str) -> bool {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
         !host.is_empty() && host.bytes().all(fits)
     };
-    let is_port = |port: &str| {
-        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
-    };
+    let is_port =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     text.is_empty()
         || text.parse::<SocketAddr>().is_ok()
         || text

@@ -280,7 +280,7 @@ mod tests {
         let readiness = Readiness::new(Duration::from_secs(15));
         let why = || readiness.why_not().unwrap_or_default();
         assert_eq!(why(), "starting");
-        advance(Duration::from_secs(60)).await;
+        advance(Duration::from_mins(1)).await;
         assert_eq!(why(), "starting");
         readiness.clone().database_answered();
         readiness.clone().enter(Phase::Ready);

@@ -128,10 +128,7 @@ mod tests {
         advance(30 * SECOND).await;
         assert_eq!(pulse.stale(), []);
         advance(Duration::from_millis(1)).await;
-        assert_eq!(
-            pulse.stale(),
-            [("schedule", Duration::from_millis(30_001))]
-        );
+        assert_eq!(pulse.stale(), [("schedule", Duration::from_millis(30_001))]);
         beat.beat();
         assert_eq!(pulse.stale(), []);
         advance(29 * SECOND).await;

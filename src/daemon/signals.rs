@@ -144,7 +144,11 @@ pub async fn watch(
         cut.cancel();
         log(move || {
             let grace_ms = grace.as_millis();
-            tracing::warn!(event = "daemon.cutting", grace_ms, "what still runs is dropped");
+            tracing::warn!(
+                event = "daemon.cutting",
+                grace_ms,
+                "what still runs is dropped"
+            );
         })
         .await;
         pending::<Infallible>().await
@@ -239,15 +243,12 @@ mod tests {
 
     use futures_util::{FutureExt as _, stream};
     use rustix::process::{self, getpid, kill_process};
-    use tokio::{
-        sync::mpsc,
-        time::Instant,
-    };
+    use tokio::{sync::mpsc, time::Instant};
 
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(10);
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_mins(1);
     const MILLISECOND: Duration = Duration::from_millis(1);
 
     /// Signals that a test sends.
@@ -271,7 +272,10 @@ mod tests {
             assert!(!shutdown.cut.is_cancelled());
             shutdown.cut.cancelled().await;
             let grace = stopped_at.elapsed();
-            assert!(grace >= GRACE && grace <= GRACE + 2 * MILLISECOND, "{grace:?}");
+            assert!(
+                grace >= GRACE && grace <= GRACE + 2 * MILLISECOND,
+                "{grace:?}"
+            );
         };
         tokio::select! {
             () = story => {}

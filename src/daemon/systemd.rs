@@ -6,10 +6,7 @@
 use std::{
     future::pending,
     io,
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixDatagram},
-    },
+    os::unix::net::{SocketAddr, UnixDatagram},
     time::Duration,
 };
 
@@ -143,7 +140,7 @@ fn unheard(error: &io::Error) {
 
 fn parse_address(value: String) -> Result<SocketAddr, Error> {
     let parsed = match (value.strip_prefix('@'), value.starts_with('/')) {
-        (Some(name), _) => SocketAddr::from_abstract_name(name),
+        (Some(name), _) => abstract_address(name),
         (None, true) => SocketAddr::from_pathname(&value),
         (None, false) => {
             return Err(Error::Address {
@@ -156,6 +153,18 @@ fn parse_address(value: String) -> Result<SocketAddr, Error> {
         address: value,
         source: Some(source),
     })
+}
+
+#[cfg(target_os = "linux")]
+fn abstract_address(name: &str) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt as _;
+
+    SocketAddr::from_abstract_name(name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_address(_: &str) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// A line break would begin a message of its own.
@@ -229,10 +238,11 @@ mod tests {
         assert_eq!(told[3], "STOPPING=1\nSTATUS=3 runs to finish");
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_service_manager_may_have_an_abstract_socket() {
         let name = format!("catalog-sync-test-{}", std::process::id());
-        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let address = abstract_address(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = format!("@{name}");
@@ -258,7 +268,7 @@ mod tests {
     fn a_service_manager_that_went_away_or_does_not_read_is_no_error() {
         let ear = Ear::new();
         let manager = manager(&[("NOTIFY_SOCKET", &ear.path)]).unwrap();
-        // Its queue is full at some point, which is known by what arrives.
+        // Until its queue is full.
         let full = std::iter::repeat_with(|| send(manager.address.as_ref().unwrap(), &[]))
             .take(10_000)
             .find_map(Result::err);
@@ -319,11 +329,17 @@ mod tests {
         for address in ["vsock:2:1234", "notify", &format!("/{}", "x".repeat(200))] {
             let error = manager(&[("NOTIFY_SOCKET", address)]).unwrap_err();
             assert!(matches!(error, Error::Address { .. }));
-            assert!(error.to_string().starts_with("NOTIFY_SOCKET is '"), "{error}");
+            assert!(
+                error.to_string().starts_with("NOTIFY_SOCKET is '"),
+                "{error}"
+            );
         }
         for microseconds in ["0", "1min", "-1"] {
             let error = manager(&[("WATCHDOG_USEC", microseconds)]).unwrap_err();
-            assert!(error.to_string().starts_with("WATCHDOG_USEC is '"), "{error}");
+            assert!(
+                error.to_string().starts_with("WATCHDOG_USEC is '"),
+                "{error}"
+            );
         }
     }
 }
