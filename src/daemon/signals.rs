@@ -85,7 +85,8 @@ pub enum Error {
 /// Hears signals from now on, as [`watch`] does, on a thread of its own, until the answer is dropped.
 ///
 /// The answer is the second signal to stop: the process must then end at once with [`Stop::exit_code`], so without dropping the
-/// runtime, which would wait for what is blocked (`Runtime::shutdown_background`). None comes in a stop in order.
+/// runtime, which would wait for what is blocked (`Runtime::shutdown_background`). None comes in a stop in order. An error in its
+/// place means that `reload` panicked, and that signals are heard no more.
 ///
 /// # Errors
 ///
