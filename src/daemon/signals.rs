@@ -261,6 +261,10 @@ mod tests {
         (sender, stream::poll_fn(move |cx| receiver.poll_recv(cx)))
     }
 
+    async fn within<F: Future>(it: F) -> F::Output {
+        timeout(PATIENCE, it).await.expect("it ends")
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_first_signal_stops_softly_and_the_end_of_the_grace_cuts() {
         let shutdown = Shutdown::default();
@@ -294,7 +298,7 @@ mod tests {
             assert!(timeout(wait, &mut watching).await.is_err());
             assert_eq!(shutdown.cut.is_cancelled(), wait > GRACE);
             sender.send(Signal::Stop(Stop::Terminate)).unwrap();
-            assert_eq!(watching.await, Stop::Terminate);
+            assert_eq!(within(watching).await, Stop::Terminate);
         }
     }
 
@@ -315,7 +319,7 @@ mod tests {
         ] {
             sender.send(signal).unwrap();
         }
-        assert_eq!(watching.await, Stop::Terminate);
+        assert_eq!(within(watching).await, Stop::Terminate);
         assert_eq!(reloads, 2);
     }
 
@@ -331,7 +335,7 @@ mod tests {
         assert!(timeout(2 * GRACE, &mut watching).await.is_err());
         assert!(shutdown.cut.is_cancelled());
         sender.send(Signal::Stop(Stop::Interrupt)).unwrap();
-        assert_eq!(watching.await, Stop::Interrupt);
+        assert_eq!(within(watching).await, Stop::Interrupt);
     }
 
     #[tokio::test]
@@ -359,7 +363,10 @@ mod tests {
     fn signals_are_heard_while_the_runtime_is_blocked() {
         let shutdown = Shutdown::default();
         let (reload, reloaded) = blocking::channel();
-        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         let heard = start(shutdown.clone(), 1_000 * GRACE, move || {
             reload.send(()).unwrap();
         });
@@ -375,6 +382,6 @@ mod tests {
             thread::yield_now();
         }
         send(process::Signal::INT);
-        assert_eq!(second.blocking_recv(), Ok(Stop::Interrupt));
+        assert_eq!(runtime.block_on(within(second)), Ok(Stop::Interrupt));
     }
 }
