@@ -22,6 +22,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod daemon;
 pub mod diagnosis;
 pub mod onboard;
 pub mod project;

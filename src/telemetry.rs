@@ -2,13 +2,15 @@
 //!
 //! It goes to standard error. Each line carries the time in UTC as RFC 3339.
 
-use std::io;
+use std::{fmt::Debug, io};
 
 use tracing::{Dispatch, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter,
     filter::ParseError,
-    fmt::{self, MakeWriter},
+    fmt::{self, FormatEvent, FormatFields, MakeWriter, SubscriberBuilder},
+    registry::Registry,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -29,12 +31,24 @@ pub enum Stderr {
     NoTerminal,
 }
 
-/// Why there is no log.
+/// Who speaks to the person at a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// The command itself, so that no log is wanted there unless it is asked for.
+    Command,
+    /// The log, as of a daemon.
+    Log,
+}
+
+/// Why there is no log, or not the one that is wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The filter is not understood.
     #[error("log.filter is not understood: {0}")]
     Filter(#[from] ParseError),
+    /// The filter cannot be changed any more.
+    #[error("the log's filter cannot be changed")]
+    Gone(#[source] reload::Error),
     /// There is a log already.
     #[error("the log was set up already")]
     Again(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -45,44 +59,93 @@ pub enum Error {
 /// # Errors
 ///
 /// When the filter is not understood, or the log was started already.
-pub fn init(log: &Log, stderr: Stderr) -> Result<(), Error> {
-    dispatch(log, stderr, io::stderr)?
+pub fn init(log: &Log, stderr: Stderr, speaks: Speaks) -> Result<Reload, Error> {
+    let (dispatch, reload) = dispatch(log, stderr, speaks, io::stderr)?;
+    dispatch
         .try_init()
-        .map_err(|error| Error::Again(error.into()))
+        .map_err(|error| Error::Again(error.into()))?;
+    Ok(reload)
 }
 
-fn dispatch<W>(log: &Log, stderr: Stderr, writer: W) -> Result<Dispatch, Error>
+/// Changes the log of this process while it runs.
+pub struct Reload {
+    stderr: Stderr,
+    speaks: Speaks,
+    set: SetFilter,
+}
+
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+impl Reload {
+    /// Logs as much as this says from now on. The form of a line stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the filter is not understood; the one before then stays.
+    pub fn filter(&self, log: &Log) -> Result<(), Error> {
+        let filter = filter(log, self.stderr, self.speaks)?;
+        (self.set)(filter).map_err(Error::Gone)
+    }
+}
+
+impl Debug for Reload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reload")
+            .field("stderr", &self.stderr)
+            .field("speaks", &self.speaks)
+            .finish_non_exhaustive()
+    }
+}
+
+fn dispatch<W>(
+    log: &Log,
+    stderr: Stderr,
+    speaks: Speaks,
+    writer: W,
+) -> Result<(Dispatch, Reload), Error>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let builder = fmt::Subscriber::builder()
-        .with_env_filter(filter(log, stderr)?)
+        .with_env_filter(filter(log, stderr, speaks)?)
         .with_writer(writer);
     let json = match log.format {
         Format::Auto => stderr == Stderr::NoTerminal,
         Format::Text => false,
         Format::Json => true,
     };
-    Ok(if json {
-        builder
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .into()
+    let (dispatch, set) = if json {
+        reloadable(builder.json().flatten_event(true).with_span_list(false))
     } else {
-        builder
-            .with_ansi(stderr == Stderr::Colour)
-            .with_target(false)
-            .into()
-    })
+        let text = builder.with_ansi(stderr == Stderr::Colour);
+        reloadable(text.with_target(false))
+    };
+    let reload = Reload {
+        stderr,
+        speaks,
+        set,
+    };
+    Ok((dispatch, reload))
 }
 
-fn filter(log: &Log, stderr: Stderr) -> Result<EnvFilter, ParseError> {
-    let wanted = match (log.filter.trim(), stderr) {
-        ("", Stderr::NoTerminal) => "info",
-        // Commands speak for themselves there.
-        ("", Stderr::Colour | Stderr::Plain) => "off",
-        (wanted, _) => wanted,
+/// The log that is built so, and what sets its filter.
+fn reloadable<N, E, W>(builder: SubscriberBuilder<N, E, EnvFilter, W>) -> (Dispatch, SetFilter)
+where
+    N: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
+    E: FormatEvent<Registry, N> + Send + Sync + 'static,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = builder.with_filter_reloading();
+    let handle = builder.reload_handle();
+    let set = move |filter| handle.reload(filter);
+    (builder.into(), Box::new(set))
+}
+
+fn filter(log: &Log, stderr: Stderr, speaks: Speaks) -> Result<EnvFilter, ParseError> {
+    let wanted = match (log.filter.trim(), stderr, speaks) {
+        ("", Stderr::Colour | Stderr::Plain, Speaks::Command) => "off",
+        ("", _, _) => "info",
+        (wanted, _, _) => wanted,
     };
     let general = wanted
         .split(',')
@@ -127,7 +190,8 @@ mod tests {
         };
         let written = Written::default();
         let writer = written.clone();
-        let dispatch = dispatch(&log, stderr, move || writer.clone()).unwrap();
+        let (dispatch, _) =
+            dispatch(&log, stderr, Speaks::Command, move || writer.clone()).unwrap();
         tracing::dispatcher::with_default(&dispatch, || {
             tracing::info_span!("run", run.id = 7).in_scope(|| {
                 tracing::info!(project.id = "acme", duration_ms = 12, "sync finished");
@@ -228,6 +292,67 @@ mod tests {
             filter: "a=b=c".to_owned(),
             format: Format::Auto,
         };
-        assert!(matches!(init(&log, Stderr::Plain), Err(Error::Filter(_))));
+        assert!(matches!(
+            init(&log, Stderr::Plain, Speaks::Command),
+            Err(Error::Filter(_))
+        ));
+    }
+
+    #[test]
+    fn a_daemon_logs_to_a_terminal_too() {
+        for (stderr, is_text) in [
+            (Stderr::Colour, true),
+            (Stderr::Plain, true),
+            (Stderr::NoTerminal, false),
+        ] {
+            let written = Written::default();
+            let writer = written.clone();
+            let log = Log::default();
+            let (dispatch, _) =
+                dispatch(&log, stderr, Speaks::Log, move || writer.clone()).unwrap();
+            tracing::dispatcher::with_default(&dispatch, || {
+                tracing::debug!("a page");
+                tracing::info!("a run");
+            });
+            let said = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            assert!(said.contains("a run") && !said.contains("a page"), "{said}");
+            assert_eq!(said.starts_with('{'), !is_text, "{said}");
+        }
+    }
+
+    #[test]
+    fn the_filter_can_be_changed_at_run_time() {
+        let log = |filter: &str| Log {
+            filter: filter.to_owned(),
+            format: Format::Auto,
+        };
+        for stderr in [Stderr::Plain, Stderr::NoTerminal] {
+            let written = Written::default();
+            let writer = written.clone();
+            let (dispatch, reload) =
+                dispatch(&log(""), stderr, Speaks::Log, move || writer.clone()).unwrap();
+            let said = || {
+                written.0.lock().unwrap().clear();
+                tracing::debug!("a page");
+                tracing::info!("a run");
+                tracing::warn!("a fault");
+                let said = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+                ["a page", "a run", "a fault"].map(|message| said.contains(message))
+            };
+            tracing::dispatcher::with_default(&dispatch, || {
+                assert_eq!(said(), [false, true, true]);
+                reload.filter(&log("debug")).unwrap();
+                assert_eq!(said(), [true, true, true]);
+                reload.filter(&log("warn")).unwrap();
+                assert_eq!(said(), [false, false, true]);
+                let error = reload.filter(&log("a=b=c")).unwrap_err();
+                assert!(matches!(error, Error::Filter(_)));
+                assert_eq!(said(), [false, false, true]);
+                reload.filter(&log("")).unwrap();
+                assert_eq!(said(), [false, true, true]);
+            });
+            drop(dispatch);
+            assert!(matches!(reload.filter(&log("")), Err(Error::Gone(_))));
+        }
     }
 }

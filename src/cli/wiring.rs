@@ -21,7 +21,7 @@ use crate::{
     retry::Bases,
     store::{self, Store},
     sync::Engine,
-    telemetry::{self, Stderr},
+    telemetry::{self, Speaks, Stderr},
     vault::Vault,
 };
 
@@ -42,7 +42,7 @@ impl Wiring {
     /// Loads the configuration and starts the log.
     pub(super) fn load(path: Option<&Path>) -> anyhow::Result<Self> {
         let config = Config::load(path, config::environment())?;
-        telemetry::init(&config.log, stderr())?;
+        telemetry::init(&config.log, stderr(), Speaks::Command)?;
         Ok(Self { config })
     }
 

@@ -124,7 +124,7 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest() {
         ),
         (
             "\n[metrics]",
-            "worker.toml:2: unknown section 'metrics'; the sections are app_store, guard, log, schedule, store, sync, vault",
+            "worker.toml:2: unknown section 'metrics'; the sections are app_store, daemon, guard, health, log, nats, rabbitmq, schedule, store, sync, vault",
         ),
         (
             "[store.url.x]",
@@ -164,7 +164,7 @@ fn an_unknown_variable_is_told_with_the_nearest() {
         ),
         (
             "CATALOG_SYNC_QQ__X",
-            "the sections are app_store, guard, log, schedule, store, sync, vault",
+            "the sections are app_store, daemon, guard, health, log, nats, rabbitmq, schedule, store, sync, vault",
         ),
     ] {
         let error = parse("", &[(name, "1")]).unwrap_err();
@@ -413,6 +413,40 @@ fn tokens_go_to_https_or_to_this_machine() {
             "{url}: {error}"
         );
         assert!(!error.contains("canary"), "{error}");
+    }
+}
+
+#[test]
+fn probes_are_answered_on_a_host_and_a_port() {
+    for listen in [
+        "",
+        "127.0.0.1:9090",
+        "0.0.0.0:0",
+        "[::1]:9090",
+        "localhost:65535",
+        "probe.example-1.net:80",
+    ] {
+        let config = parse(&format!("[health]\nlisten = '{listen}'"), &[]).unwrap();
+        assert_eq!(config.health.listen, listen);
+    }
+    for listen in [
+        "9090",
+        ":9090",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:+80",
+        "127.0.0.1:65536",
+        "::1:9090",
+        "http://127.0.0.1:9090",
+        "127.0.0.1:9090/livez",
+        "a host:80",
+    ] {
+        let error = parse("", &[("CATALOG_SYNC_HEALTH__LISTEN", listen)]).unwrap_err();
+        assert_eq!(
+            error,
+            "CATALOG_SYNC_HEALTH__LISTEN: 'health.listen' must be an address such as 127.0.0.1:9090, or empty for none",
+            "{listen}"
+        );
     }
 }
 

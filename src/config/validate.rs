@@ -3,7 +3,7 @@
 //! A URL is never quoted: it may hold a password.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
 };
 
@@ -29,6 +29,7 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         sync,
         schedule,
         guard,
+        health,
         log,
         file: _,
     } = config;
@@ -110,6 +111,11 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         count(guard.removed_percent),
         0..=100,
     );
+
+    if !is_listen_address(&health.listen) {
+        let text = "'health.listen' must be an address such as 127.0.0.1:9090, or empty for none";
+        rules.broken(&["health.listen"], text.to_owned());
+    }
 
     if let Err(error) = EnvFilter::builder().parse(&log.filter) {
         let text = format!(
@@ -220,4 +226,19 @@ fn is_loopback(host: &str) -> bool {
 fn is_proxy(text: &str) -> bool {
     let fits = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
     text.is_empty() || Url::parse(text).is_ok_and(fits)
+}
+
+/// Whether it is empty, or a host and a port.
+fn is_listen_address(text: &str) -> bool {
+    let is_name = |host: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+        !host.is_empty() && host.bytes().all(fits)
+    };
+    let is_port =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    text.is_empty()
+        || text.parse::<SocketAddr>().is_ok()
+        || text
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| is_name(host) && is_port(port))
 }

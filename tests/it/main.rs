@@ -10,6 +10,7 @@ mod cli;
 mod codes;
 mod config;
 mod credential;
+mod daemon;
 #[cfg(feature = "simulator")]
 mod house;
 #[cfg(feature = "simulator")]
