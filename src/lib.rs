@@ -23,6 +23,7 @@ pub mod credential;
 pub mod diagnosis;
 pub mod onboard;
 pub mod project;
+pub mod queue;
 pub mod retry;
 pub mod run;
 #[cfg(feature = "simulator")]
