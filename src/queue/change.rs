@@ -54,6 +54,10 @@ pub struct Logged<'a> {
 
 impl Change {
     /// The message that tells of a row of the change log.
+    ///
+    /// # Panics
+    ///
+    /// Never: texts, numbers and JSON values are JSON.
     #[must_use]
     pub fn new(logged: &Logged<'_>) -> Self {
         #[derive(Serialize)]

@@ -42,13 +42,13 @@ use super::{Change, Consumer, Delivery, Error, PATIENCE, Publisher, Queue, Settl
 const DURABLE: &str = "catalog-sync";
 
 /// How long a message may stay unsettled before it comes again.
-const ACK_WAIT: Duration = Duration::from_secs(60);
+const ACK_WAIT: Duration = Duration::from_mins(1);
 
 /// How long changes are kept in a stream that we make.
-const CHANGES_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const CHANGES_KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// How long a stream that we make remembers ids: longer than most outages, after which a batch is repeated.
-const IDS_KEPT: Duration = Duration::from_secs(60 * 60);
+const IDS_KEPT: Duration = Duration::from_hours(1);
 
 /// How long one pull waits at the server.
 const PULL: Duration = Duration::from_secs(30);

@@ -180,7 +180,7 @@ impl Queue for RabbitMq {
             messages,
             dead_letters,
             dead,
-            requests,
+            queue: requests,
             held: Vec::new(),
         }))
     }
@@ -310,7 +310,7 @@ struct Requests {
     /// A channel of its own, so that what goes wrong with dead letters ends no delivery.
     dead_letters: Channel,
     dead: String,
-    requests: String,
+    queue: String,
     /// What is to come again, and when.
     held: Vec<(Instant, Delivery)>,
 }
@@ -432,7 +432,7 @@ impl Requests {
                 for (delivery, reason) in rejected {
                     let mut headers = FieldTable::default();
                     headers.insert("x-catalog-sync-reason".into(), text(&line(reason)));
-                    headers.insert("x-catalog-sync-source".into(), text(&self.requests));
+                    headers.insert("x-catalog-sync-source".into(), text(&self.queue));
                     let properties = BasicProperties::default()
                         .with_delivery_mode(PERSISTENT)
                         .with_headers(headers);
@@ -440,7 +440,7 @@ impl Requests {
                         .dead_letters
                         .basic_publish(
                             self.dead.as_str().into(),
-                            self.requests.as_str().into(),
+                            self.queue.as_str().into(),
                             options,
                             &delivery.body,
                             properties,

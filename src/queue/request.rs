@@ -80,6 +80,10 @@ impl Request {
     }
 
     /// The message that asks for it.
+    ///
+    /// # Panics
+    ///
+    /// Never: texts and a number are JSON.
     #[must_use]
     pub fn to_body(&self) -> Vec<u8> {
         #[derive(Serialize)]
