@@ -25,6 +25,9 @@ pub const FILE: &str = "worker.toml";
 /// The annotated reference: every key at its default.
 pub const REFERENCE: &str = include_str!("../../worker.toml");
 
+/// What names on a broker begin with.
+const PREFIX: &str = "catalog_sync";
+
 /// Names the file where the command line does not.
 const FILE_VARIABLE: &str = "CATALOG_SYNC_CONFIG";
 
@@ -42,6 +45,10 @@ pub struct Config {
     pub sync: Sync,
     /// When removals are held.
     pub guard: Limits,
+    /// Requests and changes over NATS.
+    pub nats: Nats,
+    /// Requests and changes over `RabbitMQ`.
+    pub rabbitmq: RabbitMq,
     /// What is logged.
     pub log: Log,
     #[serde(skip)]
@@ -98,6 +105,36 @@ pub struct Sync {
     pub lease_ms: u64,
     /// How often a worker says that it still works on a project.
     pub heartbeat_ms: u64,
+}
+
+/// `[nats]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nats {
+    /// `nats://..` or `tls://..`, several with commas between them; empty for none. See [`Config::nats_url`].
+    pub url: String,
+    /// A file that holds the URL; empty for none.
+    pub url_file: PathBuf,
+    /// A file with a JWT and an nkey; empty for none.
+    pub credentials_file: PathBuf,
+    /// A PEM file of certificate authorities to trust instead of the system's; empty for none.
+    pub ca_file: PathBuf,
+    /// What the names of streams and subjects begin with.
+    pub prefix: String,
+}
+
+/// `[rabbitmq]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RabbitMq {
+    /// `amqp://..` or `amqps://..`; empty for none. See [`Config::rabbitmq_url`].
+    pub url: String,
+    /// A file that holds the URL; empty for none.
+    pub url_file: PathBuf,
+    /// A PEM file of certificate authorities to trust beside the system's; empty for none.
+    pub ca_file: PathBuf,
+    /// What the names of queues and exchanges begin with.
+    pub prefix: String,
 }
 
 /// `[log]`
@@ -161,6 +198,29 @@ impl Default for Sync {
             concurrency: 8,
             lease_ms: 30_000,
             heartbeat_ms: 10_000,
+        }
+    }
+}
+
+impl Default for Nats {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            url_file: PathBuf::new(),
+            credentials_file: PathBuf::new(),
+            ca_file: PathBuf::new(),
+            prefix: PREFIX.to_owned(),
+        }
+    }
+}
+
+impl Default for RabbitMq {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            url_file: PathBuf::new(),
+            ca_file: PathBuf::new(),
+            prefix: PREFIX.to_owned(),
         }
     }
 }
@@ -236,25 +296,28 @@ impl Config {
     ///
     /// When that file cannot be read, or holds no such URL.
     pub fn store_url(&self) -> Result<SecretString, Error> {
-        let path = &self.store.url_file;
-        if path.as_os_str().is_empty() {
-            return Ok(self.store.url.clone().into());
-        }
-        let text = fs::read_to_string(path).map_err(|source| Error::Unreadable {
-            what: "store.url_file",
-            path: path.clone(),
-            source,
-        })?;
-        let url = text.trim();
-        if validate::is_store_url(url) {
-            Ok(url.into())
-        } else {
-            let path = path.display();
-            let expected = validate::STORE_URL;
-            Err(Error::Invalid(vec![format!(
-                "{path}: the file named by store.url_file must hold a URL that {expected}"
-            )]))
-        }
+        let Store { url, url_file, .. } = &self.store;
+        secret_url("store", url, url_file, &validate::STORE)
+    }
+
+    /// The URL of NATS, from `url_file` if that is set; none where neither is.
+    ///
+    /// # Errors
+    ///
+    /// When that file cannot be read, or holds no such URL.
+    pub fn nats_url(&self) -> Result<Option<SecretString>, Error> {
+        let Nats { url, url_file, .. } = &self.nats;
+        broker_url("nats", url, url_file, &validate::NATS)
+    }
+
+    /// The URL of `RabbitMQ`, from `url_file` if that is set; none where neither is.
+    ///
+    /// # Errors
+    ///
+    /// When that file cannot be read, or holds no such URL.
+    pub fn rabbitmq_url(&self) -> Result<Option<SecretString>, Error> {
+        let RabbitMq { url, url_file, .. } = &self.rabbitmq;
+        broker_url("rabbitmq", url, url_file, &validate::RABBITMQ)
     }
 
     /// Where the catalogs are, without a password.
@@ -274,9 +337,48 @@ impl Config {
         shown.store.url = redact::url(&shown.store.url);
         shown.app_store.base_url = redact::url(&shown.app_store.base_url);
         shown.app_store.proxy = redact::url(&shown.app_store.proxy);
+        shown.nats.url = redact::nats(&shown.nats.url);
+        shown.rabbitmq.url = redact::url(&shown.rabbitmq.url);
         // Only a path that is not UTF-8, which neither a file nor a variable can give, is not TOML.
         toml::to_string(&shown).unwrap_or_else(|error| format!("# {error}\n"))
     }
+}
+
+fn broker_url(
+    section: &'static str,
+    url: &str,
+    url_file: &Path,
+    scheme: &validate::Scheme,
+) -> Result<Option<SecretString>, Error> {
+    if url.is_empty() && url_file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    secret_url(section, url, url_file, scheme).map(Some)
+}
+
+/// The URL of a section, from the file that it may be in.
+fn secret_url(
+    section: &'static str,
+    url: &str,
+    url_file: &Path,
+    scheme: &validate::Scheme,
+) -> Result<SecretString, Error> {
+    if url_file.as_os_str().is_empty() {
+        return Ok(url.into());
+    }
+    let text = fs::read_to_string(url_file).map_err(|source| Error::Unreadable {
+        what: scheme.url_file,
+        path: url_file.to_owned(),
+        source,
+    })?;
+    let url = text.trim();
+    if (scheme.fits)(url) {
+        return Ok(url.into());
+    }
+    let (path, does) = (url_file.display(), scheme.does);
+    Err(Error::Invalid(vec![format!(
+        "{path}: the file named by {section}.url_file must hold a URL that {does}"
+    )]))
 }
 
 /// As [`Config::redacted`].
@@ -308,6 +410,31 @@ impl fmt::Debug for AppStore {
             .field("connect_timeout_ms", &self.connect_timeout_ms)
             .field("request_timeout_ms", &self.request_timeout_ms)
             .field("in_flight_per_key", &self.in_flight_per_key)
+            .finish()
+    }
+}
+
+/// Without a password.
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats")
+            .field("url", &redact::nats(&self.url))
+            .field("url_file", &self.url_file)
+            .field("credentials_file", &self.credentials_file)
+            .field("ca_file", &self.ca_file)
+            .field("prefix", &self.prefix)
+            .finish()
+    }
+}
+
+/// Without a password.
+impl fmt::Debug for RabbitMq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitMq")
+            .field("url", &redact::url(&self.url))
+            .field("url_file", &self.url_file)
+            .field("ca_file", &self.ca_file)
+            .field("prefix", &self.prefix)
             .finish()
     }
 }

@@ -25,11 +25,13 @@ use tempfile::TempDir;
 const NOBODY: u32 = 65534;
 
 /// How long a server may take to come up on a machine that is busy.
-const GENEROUS: Duration = Duration::from_secs(120);
+const GENEROUS: Duration = Duration::from_mins(2);
+
+/// What the shell itself has to say goes to the log as well.
+const BEGIN: &str = "exec 2>&1\nfolder=$1\n";
 
 /// Follows the functions `start`, which leaves a server in `$server`, `kill_hard` and `finish` of a broker's own script.
 const GUARD: &str = r#"
-folder=$1
 start
 while read -r order; do
   case $order in
@@ -75,7 +77,7 @@ impl Broker {
         }
         let mut command = Command::new("sh");
         command
-            .args(["-c", &format!("{}{GUARD}", kind.script), "sh"])
+            .args(["-c", &format!("{BEGIN}{}{GUARD}", kind.script), "sh"])
             .arg(&folder)
             .current_dir(&folder)
             .env("HOME", &folder)

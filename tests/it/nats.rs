@@ -16,8 +16,8 @@ pub(crate) fn start(arguments: &str) -> Broker {
     let port = free_port();
     let script = format!(
         r#"
-start() {{ "{}" -a 127.0.0.1 -p {port} -js -sd "$folder/data" {arguments} 2>&1 & server=$!; }}
-kill_hard() {{ kill -9 $server 2>/dev/null; }}
+start() {{ "{}" -a 127.0.0.1 -p {port} -js -sd "$folder/data" {arguments} & server=$!; }}
+kill_hard() {{ kill -9 $server; }}
 finish() {{ :; }}
 "#,
         program.display()

@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::broker::Broker;
 
 /// How long to wait for what comes in milliseconds on a machine that is not busy.
-const GENEROUS: Duration = Duration::from_secs(60);
+const GENEROUS: Duration = Duration::from_mins(1);
 
 /// One kind of broker, seen from the other side: as those who send requests and read changes use it.
 #[async_trait]

@@ -26,12 +26,12 @@ pub(crate) fn start() -> Broker {
         r#"
 export ERL_EPMD_PORT={names} ERL_EPMD_ADDRESS=127.0.0.1
 export RABBITMQ_NODENAME=test{port}@localhost RABBITMQ_DIST_PORT={distribution}
-export RABBITMQ_MNESIA_BASE="$1/mnesia" RABBITMQ_LOG_BASE="$1/log" RABBITMQ_PID_FILE="$1/pid"
-export RABBITMQ_CONF_ENV_FILE="$1/none" RABBITMQ_CONFIG_FILE="$1/rabbitmq.conf" RABBITMQ_ENABLED_PLUGINS_FILE="$1/plugins"
-"{epmd}" -port {names} -address 127.0.0.1 >/dev/null 2>&1 &
+export RABBITMQ_MNESIA_BASE="$folder/mnesia" RABBITMQ_LOG_BASE="$folder/log" RABBITMQ_PID_FILE="$folder/pid"
+export RABBITMQ_CONF_ENV_FILE="$folder/none" RABBITMQ_CONFIG_FILE="$folder/rabbitmq.conf" RABBITMQ_ENABLED_PLUGINS_FILE="$folder/plugins"
+"{epmd}" -port {names} -address 127.0.0.1 &
 epmd=$!
-start() {{ rm -f "$folder/pid"; "{server}" 2>&1 & server=$!; }}
-kill_hard() {{ [ ! -s "$folder/pid" ] || kill -9 $(cat "$folder/pid") 2>/dev/null || kill -9 $server 2>/dev/null; }}
+start() {{ rm -f "$folder/pid"; "{server}" & server=$!; }}
+kill_hard() {{ [ ! -s "$folder/pid" ] || kill -9 $(cat "$folder/pid") || kill -9 $server; }}
 finish() {{ kill $epmd; wait $epmd; }}
 "#,
         epmd = epmd.display(),

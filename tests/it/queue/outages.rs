@@ -11,7 +11,7 @@ use crate::broker::{Broker, free_port};
 const BOUND: Duration = PATIENCE.saturating_mul(3);
 
 /// The same place on a broker of its own.
-async fn own(place: Place<'_>) -> (Broker, Place<'_>) {
+fn own(place: Place<'_>) -> (Broker, Place<'_>) {
     let broker = tokio::task::block_in_place(|| place.side.own());
     let port = broker.port;
     (broker, Place { port, ..place })
@@ -35,7 +35,7 @@ fn told<T>(result: Result<T, Error>, port: u16) -> String {
 }
 
 pub(crate) async fn a_broker_killed_while_we_wait_is_noticed_and_comes_back(place: Place<'_>) {
-    let (mut broker, place) = own(place).await;
+    let (mut broker, place) = own(place);
     let mut consumer = place.consume().await;
     place.send(&["a", "b"]).await;
     let delivery = one(&mut *consumer).await;
@@ -69,7 +69,7 @@ pub(crate) async fn a_broker_killed_while_we_wait_is_noticed_and_comes_back(plac
 }
 
 pub(crate) async fn a_broker_killed_before_settling_gives_the_message_again(place: Place<'_>) {
-    let (mut broker, place) = own(place).await;
+    let (mut broker, place) = own(place);
     let Place { side, port, prefix } = &place;
     side.make_requests_differently(*port, prefix).await;
     let mut consumer = place.consume().await;
@@ -90,7 +90,7 @@ pub(crate) async fn a_broker_killed_before_settling_gives_the_message_again(plac
 }
 
 pub(crate) async fn a_publisher_notices_and_repeats(place: Place<'_>) {
-    let (mut broker, place) = own(place).await;
+    let (mut broker, place) = own(place);
     let mut publisher = place.queue().publish().await.unwrap();
     drop(place.listen().await);
     publisher.publish(&changes(0..5)).await.unwrap();
