@@ -182,6 +182,7 @@ impl Queue for RabbitMq {
             dead,
             queue: requests,
             held: Vec::new(),
+            ended: None,
         }))
     }
 
@@ -313,16 +314,24 @@ struct Requests {
     queue: String,
     /// What is to come again, and when.
     held: Vec<(Instant, Delivery)>,
+    /// Why there will be no more messages: the library would tell it once and then wait for ever.
+    ended: Option<Error>,
 }
 
 #[async_trait]
 impl Consumer for Requests {
     async fn next(&mut self, most: usize) -> Result<Vec<Delivery>, Error> {
+        if let Some(error) = &self.ended {
+            return Err(error.clone());
+        }
         let most = most.max(1);
         let mut taken = Vec::new();
         let due = self.held.iter().map(|(due, _)| *due).min();
         tokio::select! {
-            message = self.messages.next() => taken.push(self.take(message)?),
+            message = self.messages.next() => match self.take(message) {
+                Ok(delivery) => taken.push(delivery),
+                Err(error) => return Err(self.ended.insert(error).clone()),
+            },
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
         // From here on nothing waits, so that a dropped future loses nothing.
@@ -335,12 +344,16 @@ impl Consumer for Requests {
                 .take(room)
                 .map(|(_, delivery)| delivery),
         );
-        while taken.len() < most {
-            // The error, if this is one, comes again with the next call.
-            let Some(Some(Ok(message))) = self.messages.next().now_or_never() else {
-                break;
-            };
-            taken.push(self.take(Some(Ok(message)))?);
+        while taken.len() < most
+            && let Some(message) = self.messages.next().now_or_never()
+        {
+            match self.take(message) {
+                Ok(delivery) => taken.push(delivery),
+                Err(error) => {
+                    self.ended = Some(error);
+                    break;
+                }
+            }
         }
         Ok(taken)
     }

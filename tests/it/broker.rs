@@ -1,6 +1,6 @@
 //! A message broker for the tests, in a folder of its own, which can be killed and started again.
 //!
-//! The server is the child of a shell that reads from a pipe whose other end this process holds. A line on the pipe kills
+//! The server is the child of a shell that reads from a pipe whose other end this process holds. A line on the pipe ends
 //! the server or starts it again; when this process ends, however it ends, the pipe closes, and the shell stops the server
 //! and removes the folder.
 
@@ -30,12 +30,13 @@ const GENEROUS: Duration = Duration::from_mins(2);
 /// What the shell itself has to say goes to the log as well.
 const BEGIN: &str = "exec 2>&1\nfolder=$1\n";
 
-/// Follows the functions `start`, which leaves a server in `$server`, `kill_hard` and `finish` of a broker's own script.
+/// Follows the functions `start`, which leaves a server in `$server`, `kill_hard`, `stop_gently` and `finish` of a broker's own script.
 const GUARD: &str = r#"
 start
 while read -r order; do
   case $order in
-    kill) kill_hard; wait $server; echo "guard: killed" ;;
+    kill) kill_hard; wait $server; echo "guard: ended" ;;
+    stop) stop_gently; wait $server; echo "guard: ended" ;;
     start) start ;;
   esac
 done
@@ -116,10 +117,16 @@ impl Broker {
     /// Ends the server without a warning, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         writeln!(self.orders, "kill").unwrap();
-        self.wait_for("guard: killed");
+        self.wait_for("guard: ended");
     }
 
-    /// Starts the killed server again, on its port and with its data.
+    /// Ends the server as an operator does.
+    pub(crate) fn stop(&mut self) {
+        writeln!(self.orders, "stop").unwrap();
+        self.wait_for("guard: ended");
+    }
+
+    /// Starts the server again, on its port and with its data.
     pub(crate) fn restart(&mut self) {
         writeln!(self.orders, "start").unwrap();
         self.wait_for(self.ready);

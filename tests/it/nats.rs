@@ -18,6 +18,7 @@ pub(crate) fn start(arguments: &str) -> Broker {
         r#"
 start() {{ "{}" -a 127.0.0.1 -p {port} -js -sd "$folder/data" {arguments} & server=$!; }}
 kill_hard() {{ kill -9 $server; }}
+stop_gently() {{ kill $server; }}
 finish() {{ :; }}
 "#,
         program.display()

@@ -32,6 +32,7 @@ export RABBITMQ_CONF_ENV_FILE="$folder/none" RABBITMQ_CONFIG_FILE="$folder/rabbi
 epmd=$!
 start() {{ rm -f "$folder/pid"; "{server}" & server=$!; }}
 kill_hard() {{ [ ! -s "$folder/pid" ] || kill -9 $(cat "$folder/pid") || kill -9 $server; }}
+stop_gently() {{ kill $(cat "$folder/pid"); }}
 finish() {{ kill $epmd; wait $epmd; }}
 "#,
         epmd = epmd.display(),

@@ -10,11 +10,24 @@ use crate::broker::{Broker, free_port};
 /// Within which each call is over when the broker is gone, on a machine that may be busy.
 const BOUND: Duration = PATIENCE.saturating_mul(3);
 
-/// The same place on a broker of its own.
-fn own(place: Place<'_>) -> (Broker, Place<'_>) {
-    let broker = tokio::task::block_in_place(|| place.side.own());
+/// The same place on a broker of its own, on which all that is needed was there before it was started. What is made in
+/// the moment of a crash may be lost with it, and that is not what these tests are about.
+async fn own(place: Place<'_>) -> (Broker, Place<'_>) {
+    let mut broker = tokio::task::block_in_place(|| place.side.own());
     let port = broker.port;
-    (broker, Place { port, ..place })
+    let place = Place { port, ..place };
+    place
+        .side
+        .make_requests_differently(port, &place.prefix)
+        .await;
+    place.consume().await;
+    place.queue().publish().await.unwrap();
+    drop(place.listen().await);
+    tokio::task::block_in_place(|| {
+        broker.stop();
+        broker.restart();
+    });
+    (broker, place)
 }
 
 async fn bounded<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -35,7 +48,7 @@ fn told<T>(result: Result<T, Error>, port: u16) -> String {
 }
 
 pub(crate) async fn a_broker_killed_while_we_wait_is_noticed_and_comes_back(place: Place<'_>) {
-    let (mut broker, place) = own(place);
+    let (mut broker, place) = own(place).await;
     let mut consumer = place.consume().await;
     place.send(&["a", "b"]).await;
     let delivery = one(&mut *consumer).await;
@@ -69,16 +82,14 @@ pub(crate) async fn a_broker_killed_while_we_wait_is_noticed_and_comes_back(plac
 }
 
 pub(crate) async fn a_broker_killed_before_settling_gives_the_message_again(place: Place<'_>) {
-    let (mut broker, place) = own(place);
-    let Place { side, port, prefix } = &place;
-    side.make_requests_differently(*port, prefix).await;
+    let (mut broker, place) = own(place).await;
     let mut consumer = place.consume().await;
     place.send(&["a"]).await;
     let delivery = one(&mut *consumer).await;
     tokio::task::block_in_place(|| broker.kill());
     let reason = "no request".to_owned();
     let settled = vec![(delivery, Settlement::Reject { reason })];
-    told(bounded(consumer.settle(settled)).await, *port);
+    told(bounded(consumer.settle(settled)).await, place.port);
 
     tokio::task::block_in_place(|| broker.restart());
     let mut consumer = place.consume().await;
@@ -90,9 +101,8 @@ pub(crate) async fn a_broker_killed_before_settling_gives_the_message_again(plac
 }
 
 pub(crate) async fn a_publisher_notices_and_repeats(place: Place<'_>) {
-    let (mut broker, place) = own(place);
+    let (mut broker, place) = own(place).await;
     let mut publisher = place.queue().publish().await.unwrap();
-    drop(place.listen().await);
     publisher.publish(&changes(0..5)).await.unwrap();
     tokio::task::block_in_place(|| broker.kill());
     told(
