@@ -327,9 +327,72 @@ fn tokens_go_to_https_or_to_this_machine() {
 }
 
 #[test]
+#[cfg(all(feature = "nats", feature = "rabbitmq"))]
+fn a_broker_is_named_by_a_url_of_its_own() {
+    for (text, expected) in [
+        (
+            "[nats]\nurl = 'http://me:canary@nats'",
+            ":2: 'nats.url' must be a URL that begins with nats:// or tls://",
+        ),
+        (
+            "[nats]\nurl = 'nats://a,me:canary@b'",
+            ":2: 'nats.url' must be a URL",
+        ),
+        (
+            "[rabbitmq]\nurl = 'rabbit:canary'",
+            ":2: 'rabbitmq.url' must be a URL that begins with amqp:// or amqps://",
+        ),
+        (
+            "[nats]\nprefix = 'catalog.sync'",
+            ":2: 'nats.prefix' must be 1 to 64 letters, digits, '_' or '-'",
+        ),
+        ("[rabbitmq]\nprefix = ''", ":2: 'rabbitmq.prefix' must be"),
+    ] {
+        let error = parse(text, &[]).unwrap_err();
+        assert!(
+            error.contains(expected) && !error.contains("canary"),
+            "{text}: {error}"
+        );
+    }
+}
+
+/// Whether the brokers are compiled in or not, one of the two tests holds.
+#[test]
+#[cfg(all(feature = "nats", feature = "rabbitmq"))]
+fn a_broker_may_be_named() {
+    for text in [
+        "[nats]\nurl = 'nats://a:4222, tls://me:pw@b'",
+        "[nats]\nurl_file = 'nats.url'\nurl = 'not looked at'",
+        "[rabbitmq]\nurl = 'amqps://me:pw@rabbit:5671/vhost'",
+        "[rabbitmq]\nurl_file = 'rabbitmq.url'",
+    ] {
+        parse(text, &[]).unwrap();
+    }
+}
+
+#[test]
+#[cfg(not(any(feature = "nats", feature = "rabbitmq")))]
+fn a_broker_that_is_not_compiled_in_cannot_be_named() {
+    for (text, expected) in [
+        (
+            "[nats]\nurl = 'nats://a'",
+            "worker.toml:2: 'nats.url' is set, but this catalog-sync was built without the feature 'nats'",
+        ),
+        (
+            "[rabbitmq]\nurl_file = 'x'",
+            "worker.toml:2: 'rabbitmq.url_file' is set, but this catalog-sync was built without the feature 'rabbitmq'",
+        ),
+    ] {
+        assert_eq!(parse(text, &[]).unwrap_err(), expected);
+    }
+}
+
+#[test]
 fn what_is_shown_has_no_password_and_can_be_read_again() {
     let text = "[store]\nurl = 'postgres://me:canary@db/x'\n[app_store]\nproxy = 'http://me:canary@proxy:1'\n";
-    let config = parse(text, &[]).unwrap();
+    let mut config = parse(text, &[]).unwrap();
+    config.nats.url = "nats://me:canary@a,nats://canary@b".to_owned();
+    config.rabbitmq.url = "amqp://me:canary@rabbit".to_owned();
     let shown = config.redacted();
     assert!(
         shown.contains("url = \"postgres://me:***@db/x\""),
@@ -337,11 +400,16 @@ fn what_is_shown_has_no_password_and_can_be_read_again() {
     );
     for text in [
         &shown,
-        &format!("{config:?} {:?} {:?}", config.store, config.app_store),
+        &format!(
+            "{config:?} {:?} {:?} {:?} {:?}",
+            config.store, config.app_store, config.nats, config.rabbitmq
+        ),
     ] {
         assert!(!text.contains("canary"), "{text}");
     }
-    assert_eq!(parse(&shown, &[]).unwrap().sync, config.sync);
+    config.nats.url.clear();
+    config.rabbitmq.url.clear();
+    assert_eq!(parse(&config.redacted(), &[]).unwrap().sync, config.sync);
     assert_eq!(
         parse(&Config::default().redacted(), &[]).unwrap(),
         Config::default()
