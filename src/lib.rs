@@ -26,6 +26,7 @@ pub mod daemon;
 pub mod diagnosis;
 pub mod onboard;
 pub mod project;
+pub mod queue;
 pub mod retry;
 pub mod run;
 pub mod schedule;

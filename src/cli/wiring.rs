@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     asc,
     config::{self, Config},
+    queue::Queue,
     retry::Bases,
     store::{self, Store},
     sync::Engine,
@@ -91,6 +92,69 @@ impl Wiring {
         }
     }
 
+    /// The brokers that are set up.
+    #[expect(
+        dead_code,
+        reason = "the daemon is what takes requests and publishes changes"
+    )]
+    pub(super) fn queues(&self) -> anyhow::Result<Vec<Arc<dyn Queue>>> {
+        let queues = [self.nats()?, self.rabbitmq()?];
+        Ok(queues.into_iter().flatten().collect())
+    }
+
+    #[cfg(feature = "nats")]
+    fn nats(&self) -> anyhow::Result<Option<Arc<dyn Queue>>> {
+        let section = &self.config.nats;
+        let Some(url) = self.config.nats_url()? else {
+            return Ok(None);
+        };
+        let settings = crate::queue::nats::Settings {
+            url,
+            credentials_file: named(&section.credentials_file),
+            ca_file: named(&section.ca_file),
+            prefix: section.prefix.clone(),
+        };
+        Ok(Some(Arc::new(crate::queue::nats::Nats::new(settings)?)))
+    }
+
+    /// The configuration is not valid with a URL and without the feature.
+    #[cfg(not(feature = "nats"))]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "as with the feature"
+    )]
+    fn nats(&self) -> anyhow::Result<Option<Arc<dyn Queue>>> {
+        Ok(None)
+    }
+
+    #[cfg(feature = "rabbitmq")]
+    fn rabbitmq(&self) -> anyhow::Result<Option<Arc<dyn Queue>>> {
+        let section = &self.config.rabbitmq;
+        let Some(url) = self.config.rabbitmq_url()? else {
+            return Ok(None);
+        };
+        let settings = crate::queue::rabbitmq::Settings {
+            url,
+            ca_file: named(&section.ca_file),
+            prefix: section.prefix.clone(),
+        };
+        Ok(Some(Arc::new(crate::queue::rabbitmq::RabbitMq::new(
+            settings,
+        )?)))
+    }
+
+    /// The configuration is not valid with a URL and without the feature.
+    #[cfg(not(feature = "rabbitmq"))]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "as with the feature"
+    )]
+    fn rabbitmq(&self) -> anyhow::Result<Option<Arc<dyn Queue>>> {
+        Ok(None)
+    }
+
     /// The master keys. Without them nothing starts that would need them.
     pub(super) fn vault(&self) -> anyhow::Result<Vault> {
         Ok(Vault::open(&self.config.vault.master_key_file)?)
@@ -145,4 +209,10 @@ impl Wiring {
             cut: CancellationToken::new(),
         })
     }
+}
+
+/// The file, unless it is empty.
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+fn named(file: &Path) -> Option<std::path::PathBuf> {
+    (!file.as_os_str().is_empty()).then(|| file.to_owned())
 }

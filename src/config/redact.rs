@@ -45,6 +45,23 @@ pub(super) fn url(text: &str) -> String {
     url.into()
 }
 
+/// The URLs of a NATS cluster with what is secret hidden: a user who has no password is a token.
+pub(super) fn nats(text: &str) -> String {
+    let shown = text.split(',').map(|server| {
+        let mut server = Url::parse(server.trim()).ok()?;
+        if server.password().is_some() {
+            server.set_password(Some(HIDDEN)).ok()?;
+        } else if !server.username().is_empty() {
+            server.set_username(HIDDEN).ok()?;
+        }
+        Some(server.to_string())
+    });
+    let shown: Option<Vec<String>> = shown.collect();
+    // What is no URL may be one that a password broke apart.
+    let lost = if text.contains('@') { HIDDEN } else { text };
+    shown.map_or_else(|| lost.to_owned(), |shown| shown.join(","))
+}
+
 fn is_secret(name: &str) -> bool {
     SECRETS
         .iter()
@@ -53,7 +70,25 @@ fn is_secret(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::url;
+    use super::{nats, url};
+
+    #[test]
+    fn a_token_of_nats_is_hidden_and_so_is_each_password() {
+        for (given, shown) in [
+            ("", ""),
+            ("nats://a:4222", "nats://a:4222"),
+            ("nats://canary@a:4222", "nats://***@a:4222"),
+            (
+                "nats://me:canary@a, tls://me:canary@b",
+                "nats://me:***@a,tls://me:***@b",
+            ),
+            ("nats://me:can,ary@a", "***"),
+            ("canary@a", "***"),
+            ("a:4222", "a:4222"),
+        ] {
+            assert_eq!(nats(given), shown, "{given}");
+        }
+    }
 
     #[test]
     fn a_password_is_hidden_and_the_rest_is_shown() {

@@ -5,6 +5,7 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
+    path::Path,
 };
 
 use reqwest::Url;
@@ -12,8 +13,32 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Config, Schedule};
 
-/// What a store's URL does.
-pub(super) const STORE_URL: &str = "begins with sqlite: or postgres://";
+/// Which URLs a section takes.
+pub(super) struct Scheme {
+    /// The key of the file that may hold it.
+    pub(super) url_file: &'static str,
+    /// What such a URL does.
+    pub(super) does: &'static str,
+    pub(super) fits: fn(&str) -> bool,
+}
+
+pub(super) const STORE: Scheme = Scheme {
+    url_file: "store.url_file",
+    does: "begins with sqlite: or postgres://",
+    fits: is_store_url,
+};
+
+pub(super) const NATS: Scheme = Scheme {
+    url_file: "nats.url_file",
+    does: "begins with nats:// or tls://, such as nats://host:4222",
+    fits: is_nats_url,
+};
+
+pub(super) const RABBITMQ: Scheme = Scheme {
+    url_file: "rabbitmq.url_file",
+    does: "begins with amqp:// or amqps://, such as amqp://user:password@host:5672/vhost",
+    fits: is_rabbitmq_url,
+};
 
 /// A rule that is broken, by the values of these keys.
 pub(super) struct Broken {
@@ -28,8 +53,11 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         app_store,
         sync,
         schedule,
+        daemon,
         guard,
         health,
+        nats,
+        rabbitmq,
         log,
         file: _,
     } = config;
@@ -38,7 +66,7 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
     if store.url_file.as_os_str().is_empty() && !is_store_url(&store.url) {
         rules.broken(
             &["store.url"],
-            format!("'store.url' must be a URL that {STORE_URL}"),
+            format!("'store.url' must be a URL that {}", STORE.does),
         );
     }
     rules.range(
@@ -112,10 +140,27 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         0..=100,
     );
 
+    rules.range(&["daemon.poll_ms"], daemon.poll_ms, 50..=60_000);
+    rules.range(&["daemon.grace_ms"], daemon.grace_ms, 0..=300_000);
+
     if !is_listen_address(&health.listen) {
         let text = "'health.listen' must be an address such as 127.0.0.1:9090, or empty for none";
         rules.broken(&["health.listen"], text.to_owned());
     }
+    rules.broker(
+        &["nats.url", "nats.url_file"],
+        (&nats.url, &nats.url_file),
+        &NATS,
+        cfg!(feature = "nats"),
+    );
+    rules.prefix(&["nats.prefix"], &nats.prefix);
+    rules.broker(
+        &["rabbitmq.url", "rabbitmq.url_file"],
+        (&rabbitmq.url, &rabbitmq.url_file),
+        &RABBITMQ,
+        cfg!(feature = "rabbitmq"),
+    );
+    rules.prefix(&["rabbitmq.prefix"], &rabbitmq.prefix);
 
     if let Err(error) = EnvFilter::builder().parse(&log.filter) {
         let text = format!(
@@ -132,6 +177,43 @@ struct Rules(Vec<Broken>);
 impl Rules {
     fn broken(&mut self, keys: &'static [&'static str], text: String) {
         self.0.push(Broken { keys, text });
+    }
+
+    fn broker(
+        &mut self,
+        keys: &'static [&'static str; 2],
+        (url, url_file): (&str, &Path),
+        scheme: &Scheme,
+        built: bool,
+    ) {
+        let [key, file_key] = keys;
+        let in_file = !url_file.as_os_str().is_empty();
+        let set = if in_file { file_key } else { key };
+        if !built && (in_file || !url.is_empty()) {
+            let (feature, _) = key.split_once('.').unwrap_or((key, ""));
+            let text = format!(
+                "'{set}' is set, but this catalog-sync was built without the feature '{feature}'"
+            );
+            self.broken(keys, text);
+        } else if !in_file && !url.is_empty() && !(scheme.fits)(url) {
+            let text = format!(
+                "'{key}' must be a URL that {}, or empty for none",
+                scheme.does
+            );
+            self.broken(keys, text);
+        }
+    }
+
+    fn prefix(&mut self, keys: &'static [&'static str; 1], prefix: &str) {
+        let fits = (1..=64).contains(&prefix.len())
+            && prefix
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        if !fits {
+            let [key] = keys;
+            let text = format!("'{key}' must be 1 to 64 letters, digits, '_' or '-'");
+            self.broken(keys, text);
+        }
     }
 
     fn range(&mut self, keys: &'static [&'static str; 1], value: u64, range: RangeInclusive<u64>) {
@@ -181,13 +263,24 @@ fn count(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-pub(super) fn is_store_url(url: &str) -> bool {
+fn is_store_url(url: &str) -> bool {
     ["sqlite:", "postgres://", "postgresql://"]
         .iter()
         .any(|scheme| {
             url.strip_prefix(scheme)
                 .is_some_and(|rest| !rest.is_empty())
         })
+}
+
+fn is_nats_url(text: &str) -> bool {
+    text.split(',').all(|server| {
+        Url::parse(server.trim())
+            .is_ok_and(|url| matches!(url.scheme(), "nats" | "tls") && url.has_host())
+    })
+}
+
+fn is_rabbitmq_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "amqp" | "amqps") && url.has_host())
 }
 
 /// The keys' tokens go to this address and no other, so it is scheme, host and port and nothing else.

@@ -90,6 +90,40 @@ fn the_stores_url_may_be_in_a_file() {
 }
 
 #[test]
+#[cfg(all(feature = "nats", feature = "rabbitmq"))]
+fn a_brokers_url_may_be_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = file(&folder, "nats", " tls://me:canary@a,tls://me:canary@b\n");
+    let rabbitmq = file(&folder, "rabbitmq", "amqps://me:canary@rabbit\n");
+    let load = || {
+        let [one] = variable("CATALOG_SYNC_NATS__URL_FILE", &nats);
+        let [two] = variable("CATALOG_SYNC_RABBITMQ__URL_FILE", &rabbitmq);
+        Config::load(None, [one, two]).unwrap()
+    };
+    let config = load();
+    assert_eq!(
+        config.nats_url().unwrap().unwrap().expose_secret(),
+        "tls://me:canary@a,tls://me:canary@b"
+    );
+    assert_eq!(
+        config.rabbitmq_url().unwrap().unwrap().expose_secret(),
+        "amqps://me:canary@rabbit"
+    );
+    assert!(Config::default().nats_url().unwrap().is_none());
+    assert!(Config::default().rabbitmq_url().unwrap().is_none());
+
+    fs::write(&nats, "canary").unwrap();
+    fs::remove_file(&rabbitmq).unwrap();
+    let error = config.nats_url().unwrap_err().to_string();
+    assert!(
+        error.contains("nats.url_file") && !error.contains("canary"),
+        "{error}"
+    );
+    let error = config.rabbitmq_url().unwrap_err().to_string();
+    assert!(error.contains("rabbitmq.url_file"), "{error}");
+}
+
+#[test]
 fn the_environment_of_the_process_is_read() {
     assert!(environment().any(|(name, _)| name == "PATH"));
 }

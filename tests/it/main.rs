@@ -3,6 +3,8 @@
 
 #[cfg(feature = "simulator")]
 mod asc;
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+mod broker;
 mod catalog;
 #[cfg(feature = "simulator")]
 mod cli;
@@ -15,7 +17,13 @@ mod daemon;
 mod house;
 #[cfg(feature = "simulator")]
 mod mistakes;
+#[cfg(feature = "nats")]
+mod nats;
 mod postgres;
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+mod queue;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "simulator")]
 mod shipped;
 #[cfg(feature = "simulator")]
