@@ -58,6 +58,31 @@ macro_rules! codes {
     };
 }
 
+impl Code {
+    /// Whether no further look is worth much until a person has acted, here or in App Store Connect.
+    #[must_use]
+    pub const fn needs_a_person(self) -> bool {
+        match self.retry() {
+            Retry::No => true,
+            Retry::Slow => !self.is_worth_another_run(),
+            Retry::ByItself => false,
+        }
+    }
+
+    /// Whether a run that failed with it is to be repeated before the next slot.
+    #[must_use]
+    pub const fn is_worth_another_run(self) -> bool {
+        matches!(
+            self,
+            Self::NotAuthorized
+                | Self::ClockSkew
+                | Self::RateLimited
+                | Self::UpstreamUnavailable
+                | Self::UpstreamUnexpected
+        )
+    }
+}
+
 codes! {
     KeyUnreadable "key_unreadable" No
         "The file holds no App Store Connect private key."

@@ -2,9 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::clock::Instant;
+use crate::{clock::Instant, schedule::Cron};
 
 /// The host's name for a project: 1 to 64 of letters, digits, `.`, `_` and `-`, the first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ pub struct App {
 }
 
 /// A customer of the host, without its key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Project {
     /// The host's name for it.
     pub id: ProjectId,
@@ -85,10 +85,18 @@ pub struct Project {
     pub key_id: String,
     /// The Issuer ID of the API key in use; none for an individual key.
     pub issuer_id: Option<String>,
+    /// When it is due, if not by the schedule of all.
+    #[serde(serialize_with = "as_written")]
+    pub cron: Option<Cron>,
     /// Since when scheduled and requested syncs leave it alone, if they do.
     pub paused_at: Option<Instant>,
     /// When it was added.
     pub created_at: Instant,
+}
+
+#[expect(clippy::ref_option, reason = "serde passes the field")]
+fn as_written<S: Serializer>(cron: &Option<Cron>, serializer: S) -> Result<S::Ok, S::Error> {
+    cron.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 /// A private key as the store keeps it: sealed, with the public parts that it is bound to.

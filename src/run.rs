@@ -23,8 +23,10 @@ pub enum Trigger {
     Command,
     /// The schedule.
     Schedule,
-    /// A queue message, or a row the host inserted.
+    /// A queue message, a row the host inserted, or `catalog-sync resync`.
     Request,
+    /// A run before it, which failed.
+    Retry,
 }
 
 /// How a run ended.
@@ -74,7 +76,8 @@ named!(
     Trigger,
     Command = "command",
     Schedule = "schedule",
-    Request = "request"
+    Request = "request",
+    Retry = "retry"
 );
 named!(
     Outcome,
@@ -134,6 +137,10 @@ pub struct Run {
     pub id: Uuid,
     /// What asked for it.
     pub trigger: Trigger,
+    /// When it was asked for, if it was.
+    pub requested_at: Option<Instant>,
+    /// The slot of the schedule that it stands for, if any: a slot has one run.
+    pub slot_at: Option<Instant>,
     /// When it began.
     pub started_at: Instant,
     /// When it ended.

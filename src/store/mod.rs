@@ -15,6 +15,7 @@ mod postgres;
 mod run_detail;
 mod sqlite;
 mod value;
+mod work;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,14 +26,17 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    budget::Budget,
     catalog::{Catalog, Hold, Kind, Plan},
     clock::Instant,
     diagnosis::Diagnosis,
     project::{App, Project, ProjectId, SealedKey},
     run::{KeyHealth, Outcome, Run},
+    schedule::{Cron, Schedule},
 };
 
-pub use open::{Missing, Options, open, open_migrated};
+pub use open::{Missing, Options, is_absent, open, open_migrated};
+pub use work::{Ask, Asked, Claimed, Inbox, Issued, Loss, Request, Sight, SinkLease, Untold};
 
 /// The right to write one project's catalog, for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,10 @@ pub struct Claim {
     pub key: SealedKey,
     /// What earlier runs left.
     pub state: State,
+    /// The request that this claim answers, if there was one.
+    pub request: Option<Request>,
+    /// The project's last two runs lost their workers: one more, and it is set aside.
+    pub is_last_chance: bool,
 }
 
 /// What a run needs to know of its project beside the catalog.
@@ -69,6 +77,8 @@ pub struct State {
     pub key_health: KeyHealth,
     /// What is held back, if anything.
     pub hold: Option<Hold>,
+    /// How many runs in a row were to be repeated because they failed.
+    pub retries: u32,
 }
 
 /// What a run leaves behind in its project's state.
@@ -78,6 +88,10 @@ pub struct Aftermath {
     pub key_health: KeyHealth,
     /// What is held back after this run, if anything; a run that could not look keeps what was held before.
     pub hold: Option<Hold>,
+    /// What was left of the key's hourly budget at the last answer that told.
+    pub budget: Option<Budget>,
+    /// When the project is to be synced again because this run failed, if nothing asks for it sooner.
+    pub retry_at: Option<Instant>,
 }
 
 /// What a commit wrote.
@@ -186,6 +200,8 @@ pub struct RecordedRun {
     pub epoch: i64,
     /// The catalog's revision after it.
     pub revision: i64,
+    /// Who did it: the worker's name.
+    pub worker: Option<String>,
 }
 
 /// A row of the view `project_status`.
@@ -207,6 +223,14 @@ pub struct Status {
     pub hold: Option<Hold>,
     /// Until when a worker holds the project's lease, if one does.
     pub leased_until: Option<Instant>,
+    /// Its name.
+    pub leased_by: Option<String>,
+    /// What waits to be claimed, or is under way.
+    pub pending: Option<Request>,
+    /// Up to which request runs have answered.
+    pub served: i64,
+    /// Since when the project is left alone because its runs lose their workers, if it is.
+    pub set_aside_at: Option<Instant>,
 }
 
 /// Which lines of a change log to read: the newest first.
@@ -365,20 +389,76 @@ pub trait Store: Send + Sync {
         now: Instant,
     ) -> Result<(), Error>;
 
-    /// Pauses a project from `paused_at`, or resumes it when that is none. Pausing a paused project changes nothing.
-    async fn set_paused(&self, id: &ProjectId, paused_at: Option<Instant>) -> Result<(), Error>;
+    /// Pauses a project. Pausing a paused project changes nothing.
+    async fn pause(&self, id: &ProjectId, now: Instant) -> Result<(), Error>;
+
+    /// Ends a pause, and takes up again a project that was set aside; asks for a sync if there was either.
+    async fn resume(&self, id: &ProjectId, now: Instant) -> Result<(), Error>;
+
+    /// Gives a project a cron of its own, or the schedule's when that is none.
+    async fn set_cron(&self, id: &ProjectId, cron: Option<&Cron>) -> Result<(), Error>;
 
     /// Removes a project with its key, catalog, change log and run records.
     async fn remove_project(&self, id: &ProjectId) -> Result<(), Error>;
 
-    /// Claims a project: a new epoch and token. Fails with [`Error::Leased`] while another lease lasts at `now`, and with
-    /// [`Error::Paused`].
+    /// Claims a project: a new epoch and token. What was asked for so far is answered by this claim's run. Fails with
+    /// [`Error::Leased`] while another lease lasts at `now`, and with [`Error::Paused`].
     async fn acquire(&self, id: &ProjectId, ttl: Duration, now: Instant) -> Result<Claim, Error>;
 
-    /// Lengthens a lease to `now + ttl`, or fails with [`Error::LeaseLost`].
+    /// Asks for syncs now, on demand. However often a project is asked for, it has one pending request; one that comes during a run
+    /// causes another run, which starts after it.
+    async fn ask(&self, asks: &[Ask], now: Instant) -> Result<Asked, Error>;
+
+    /// Takes up to `most` of the rows that the host inserted into `sync_requests`, as [`Store::ask`] does. Those that name no project
+    /// go to `refused_requests`.
+    async fn take_inbox(&self, most: u32, now: Instant) -> Result<Inbox, Error>;
+
+    /// Waits until the host has inserted a request, where the database can tell; else for ever. It may miss some: polling is the
+    /// truth.
+    async fn await_inbox(&self) -> Result<(), Error>;
+
+    /// Asks for the syncs of up to `most` projects that are due, and sets when they are due next, in one transaction: whatever the
+    /// number of workers, a slot is issued once, and what was missed is caught up once. A project whose key waits for a person
+    /// is passed over if it was looked at after `blocked_since`.
+    async fn issue_slots(
+        &self,
+        schedule: &Schedule,
+        blocked_since: Instant,
+        most: u32,
+        now: Instant,
+    ) -> Result<Issued, Error>;
+
+    /// Sets anew when projects are due whose appointment is not the one that the schedule gives from `now` on: the schedule was
+    /// changed, or a clock was set back. Looks at up to `most` projects whose ids come after `after`, and gives the last, if there
+    /// may be more.
+    async fn reschedule(
+        &self,
+        schedule: &Schedule,
+        after: Option<&ProjectId>,
+        most: u32,
+        now: Instant,
+    ) -> Result<Option<ProjectId>, Error>;
+
+    /// What there may be to do. It only reads.
+    async fn look(&self, now: Instant) -> Result<Sight, Error>;
+
+    /// Claims up to `most` projects with a request that is ready, on demand before scheduled, then the longest waiting; one of those
+    /// that share a key, and none whose key has too little of its budget left. Who finds a lease that ran out counts it: a
+    /// project that lost three in a row within a day is set aside instead, and one that lost two is given only while
+    /// `last_chance` allows, so that the run that kills its workers is told from those beside it.
+    async fn claim(
+        &self,
+        most: u32,
+        last_chance: LastChance,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<Claimed, Error>;
+
+    /// Lengthens a lease to `now + ttl`, or fails with [`Error::LeaseLost`]. It has a connection of its own.
     async fn renew(&self, lease: &Lease, ttl: Duration, now: Instant) -> Result<Lease, Error>;
 
-    /// Gives a lease back without a run record. A lease that was lost is no error: there is nothing to give back.
+    /// Gives a lease back without a run record: what was asked for is still to be done. A lease that was lost is no error:
+    /// there is nothing to give back.
     async fn release(&self, lease: &Lease) -> Result<(), Error>;
 
     /// What a run needs to know of its project.
@@ -387,8 +467,8 @@ pub trait Store: Send + Sync {
     /// The catalog as the next run compares it, removed entries included.
     async fn load_catalog(&self, id: &ProjectId) -> Result<Catalog, Error>;
 
-    /// Writes the plan's changes, the change log, the revision, the run's record and the project's state, and gives the
-    /// lease back, all together. Fails with [`Error::LeaseLost`], writing nothing, when the lease's epoch or token is no
+    /// Writes the plan's changes, the change log, the revision, the run's record, the project's state, what the run spent of its
+    /// key's budget and what brokers are to be told, and gives the lease back, all together. Fails with [`Error::LeaseLost`], writing nothing, when the lease's epoch or token is no
     /// longer the project's. A plan without changes writes no row of the catalog or its log and leaves the revision. The
     /// number of statements does not depend on the number of changes.
     async fn commit(
@@ -398,6 +478,36 @@ pub trait Store: Send + Sync {
         run: &Run,
         aftermath: &Aftermath,
     ) -> Result<Committed, Error>;
+
+    /// Names the brokers that are to be told of changes from now on. Those not named for longer than `forget_before` are forgotten,
+    /// and what they were to be told; their names are given.
+    async fn name_sinks(
+        &self,
+        sinks: &[&str],
+        forget_before: Instant,
+        now: Instant,
+    ) -> Result<Vec<String>, Error>;
+
+    /// Deletes rows of `refused_requests` from before that instant; gives how many.
+    async fn forget_refused(&self, before: Instant) -> Result<u64, Error>;
+
+    /// Claims the right to tell a broker of changes, or lengthens it. False while another worker has it.
+    async fn hold_sink(
+        &self,
+        lease: &SinkLease,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<bool, Error>;
+
+    /// Gives that right back.
+    async fn release_sink(&self, lease: &SinkLease) -> Result<(), Error>;
+
+    /// Up to `most` changes that the broker is to be told of, in order for each project.
+    async fn read_untold(&self, sink: &str, most: u32) -> Result<Vec<Untold>, Error>;
+
+    /// That the broker was told of these, which are the first that [`Store::read_untold`] gave. False, and nothing is changed, if
+    /// the right to tell it was lost.
+    async fn told(&self, lease: &SinkLease, told: &[Untold]) -> Result<bool, Error>;
 
     /// What readers see: the rows of the views. Removed entries are left out unless asked for.
     async fn read_shelf(&self, id: &ProjectId, removed: Removed) -> Result<Shelf, Error>;
@@ -417,6 +527,15 @@ pub trait Store: Send + Sync {
 
     /// One project's status.
     async fn read_status(&self, id: &ProjectId) -> Result<Status, Error>;
+}
+
+/// Whether a project may be claimed whose last two runs lost their workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastChance {
+    /// One of them.
+    One,
+    /// None: this worker has one already.
+    None,
 }
 
 /// Whether removed entries are wanted.

@@ -9,6 +9,8 @@ use super::{Error, Store, postgres, sqlite};
 pub struct Options {
     /// SQLite: what to do when there is no file.
     pub missing: Missing,
+    /// This worker's name, for people: leases and runs are marked with it, and nothing is decided by it.
+    pub worker: String,
     /// How many connections at most. SQLite gets by with four: each is a thread, and one writes at a time.
     pub max_connections: u32,
     /// How long to wait for a connection, new or free.
@@ -38,6 +40,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             missing: Missing::Made,
+            worker: String::new(),
             max_connections: 10,
             connect_timeout: Duration::from_secs(5),
             busy_timeout: Duration::from_secs(15),
@@ -68,6 +71,17 @@ impl Dialect {
                     .to_owned(),
             )),
         }
+    }
+}
+
+/// Whether the URL names a SQLite file that is not there yet.
+///
+/// # Errors
+/// When the URL cannot be read.
+pub fn is_absent(url: &str) -> Result<bool, Error> {
+    match Dialect::of(url)? {
+        Dialect::Sqlite => sqlite::is_absent(url),
+        Dialect::Postgres => Ok(false),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use chrono::SubsecRound as _;
+use chrono::{SecondsFormat, SubsecRound as _};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
@@ -11,6 +11,11 @@ use crate::clock::Instant;
 /// An instant as the databases keep it, in whole milliseconds.
 pub(super) fn instant(at: Instant) -> Instant {
     at.trunc_subsecs(3)
+}
+
+/// An instant as text within JSON, which sorts by time.
+pub(super) fn instant_text(at: Instant) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// A value as JSON text.

@@ -18,7 +18,7 @@ pub(super) async fn load_state(
     id: &ProjectId,
 ) -> Result<State, Error> {
     let row = sqlx::query::<Db>(
-        "select project_id, revision, hold, key_worked_at, key_refused_since, key_refusals
+        "select project_id, revision, hold, retries, key_worked_at, key_refused_since, key_refusals
          from project_state where project_id = $1",
     )
     .bind(id.as_str())
@@ -27,7 +27,10 @@ pub(super) async fn load_state(
     let Some(row) = row else {
         return Err(unknown(connection, id).await);
     };
-    let row = Row::new(&row, "project_state", &["project_id"]);
+    read_state(&Row::new(&row, "project_state", &["project_id"]))
+}
+
+pub(super) fn read_state(row: &Row<'_>) -> Result<State, Error> {
     Ok(State {
         revision: row.value("revision")?,
         key_health: KeyHealth {
@@ -36,6 +39,7 @@ pub(super) async fn load_state(
             refusals: row.integer("key_refusals")?,
         },
         hold: row.optional_json("hold")?,
+        retries: row.integer("retries")?,
     })
 }
 

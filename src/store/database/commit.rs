@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use chrono::SecondsFormat;
 
-use super::{Connection, Db, leases::lost, rows::Row, sql};
+use super::{Connection, Db, leases::lost, outbox, rows::Row, sql};
 use crate::{
+    budget::Ledger,
     catalog::{Kind, Plan},
     run::{Outcome, Run},
     store::{Aftermath, Committed, Error, Lease, run_detail::RunDetail, value},
@@ -13,6 +14,7 @@ use crate::{
 
 pub(super) async fn commit(
     connection: &mut Connection,
+    worker: &str,
     lease: &Lease,
     plan: &Plan,
     run: &Run,
@@ -20,10 +22,12 @@ pub(super) async fn commit(
 ) -> Result<Committed, Error> {
     // First, for it checks the lease and keeps its row until the end.
     let revision = write_state(connection, lease, plan, run, aftermath).await?;
-    write_run(connection, lease, run, revision).await?;
+    write_run(connection, worker, lease, run, revision).await?;
+    write_usage(connection, lease, run, aftermath).await?;
     let rows = if plan.changes().is_empty() {
         0
     } else {
+        outbox::put(connection, &lease.project, run, revision).await?;
         write_changes(connection, lease, plan, run, revision).await?
     };
     Ok(Committed { revision, rows })
@@ -65,14 +69,44 @@ async fn write_state(
         .bind(aftermath.key_health.worked_at.map(sql::instant))
         .bind(aftermath.key_health.refused_since.map(sql::instant))
         .bind(i64::from(aftermath.key_health.refusals))
+        .bind(aftermath.retry_at.map(sql::instant))
+        .bind(run.slot_at.map(sql::instant))
         .fetch_optional(connection)
         .await?
         .ok_or_else(|| lost(lease))?;
     Row::new(&row, "project_state", &["project_id"]).value("revision")
 }
 
+/// What the run spent of its key's budget, of which other projects may live too.
+async fn write_usage(
+    connection: &mut Connection,
+    lease: &Lease,
+    run: &Run,
+    aftermath: &Aftermath,
+) -> Result<(), Error> {
+    let row = sqlx::query::<Db>(sql::LOCK_USAGE)
+        .bind(lease.project.as_str())
+        .fetch_one(&mut *connection)
+        .await?;
+    let row = Row::new(&row, "key_usage", &["key_id"]);
+    let mut ledger: Ledger = row.json("ledger")?;
+    ledger.record(
+        run.finished_at,
+        run.cost.requests,
+        aftermath.budget,
+        run.resume_at,
+    );
+    sqlx::query::<Db>("update key_usage set ledger = $2 where key_id = $1")
+        .bind(row.text("key_id")?)
+        .bind(sql::json(&ledger))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 async fn write_run(
     connection: &mut Connection,
+    worker: &str,
     lease: &Lease,
     run: &Run,
     revision: i64,
@@ -83,8 +117,9 @@ async fn write_run(
     sqlx::query::<Db>(
         "insert into runs (id, project_id, trigger, started_at, finished_at, duration_ms, outcome, epoch, revision,
                            error_code, error, added, updated, removed, restored, held,
-                           requests, retries, throttled, bytes, budget_left, detail)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
+                           requests, retries, throttled, bytes, budget_left, detail, slot_at, requested_at, worker)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+                 $25)",
     )
     .bind(run.id.to_string())
     .bind(lease.project.as_str())
@@ -108,6 +143,9 @@ async fn write_run(
     .bind(value::count(run.cost.bytes))
     .bind(run.cost.budget_left.map(value::count))
     .bind(sql::json(&RunDetail::of(run)))
+    .bind(run.slot_at.map(sql::instant))
+    .bind(run.requested_at.map(sql::instant))
+    .bind(worker)
     .execute(connection)
     .await?;
     Ok(())

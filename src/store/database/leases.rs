@@ -2,41 +2,99 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::{
     Connection, Db, catalog,
     projects::{self, unknown},
     rows::Row,
-    sql,
+    sql, work,
 };
 use crate::{
     clock::Instant,
-    project::ProjectId,
-    store::{Claim, Error, Lease, value},
+    project::{ProjectId, SealedKey},
+    store::{Claim, Error, Lease, Request, value},
 };
+
+/// All that a claim brings, of `projects p`, `api_keys k` and `project_state s`.
+macro_rules! details {
+    () => {
+        "p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.paused_at, p.created_at,
+         k.key_id, k.issuer_id, k.master_key_id, k.sealed,
+         s.epoch, s.lease_token, s.lease_until, s.lease_worker, s.losses, s.lost_since,
+         s.revision, s.hold, s.retries, s.key_worked_at, s.key_refused_since, s.key_refusals,
+         s.asked, s.served, s.urgency, s.request_reason, s.requested_at, s.ready_at, s.slot_at"
+    };
+}
+pub(super) use details;
+
+/// So many runs in a row that lose their worker set a project aside.
+pub(super) const LOSSES_TO_SET_ASIDE: i64 = 3;
+
+/// Leases that run out within this time of each other count as a row.
+pub(super) const LOSSES_WITHIN: TimeDelta = TimeDelta::days(1);
 
 pub(super) async fn acquire(
     connection: &mut Connection,
+    worker: &str,
     id: &ProjectId,
     ttl: Duration,
     now: Instant,
 ) -> Result<Claim, Error> {
-    let lease = claim(connection, id, ttl, now).await?;
-    let project = projects::load(connection, id).await?;
-    if project.paused_at.is_some() {
-        return Err(Error::Paused(project.id)); // And the claim with it: the transaction is taken back.
+    let lease = claim(connection, worker, id, ttl, now).await?;
+    let row = sqlx::query::<Db>(concat!(
+        "select ",
+        details!(),
+        " from project_state s join projects p on p.id = s.project_id join api_keys k on k.project_id = s.project_id
+         where s.project_id = $1"
+    ))
+    .bind(id.as_str())
+    .fetch_one(connection)
+    .await?;
+    let row = Row::new(&row, "project", &["id"]);
+    let claim = read_claim(&row, lease, row.value("losses")?)?;
+    if claim.project.paused_at.is_some() {
+        return Err(Error::Paused(claim.project.id)); // And the claim with it: the transaction is taken back.
     }
+    Ok(claim)
+}
+
+/// A claim from the columns of [`details`].
+pub(super) fn read_claim(row: &Row<'_>, lease: Lease, losses: i64) -> Result<Claim, Error> {
     Ok(Claim {
         lease,
-        project,
-        key: projects::load_key(connection, id).await?,
-        state: catalog::load_state(connection, id).await?,
+        project: projects::read(row)?,
+        key: SealedKey {
+            key_id: row.text("key_id")?,
+            issuer_id: row.value("issuer_id")?,
+            master_key_id: row.text("master_key_id")?,
+            sealed: row.value("sealed")?,
+        },
+        state: catalog::read_state(row)?,
+        request: read_request(row)?,
+        is_last_chance: losses == LOSSES_TO_SET_ASIDE - 1,
     })
+}
+
+/// The pending request, if there is one.
+pub(super) fn read_request(row: &Row<'_>) -> Result<Option<Request>, Error> {
+    let (asked, served): (i64, i64) = (row.value("asked")?, row.value("served")?);
+    if asked <= served {
+        return Ok(None);
+    }
+    Ok(Some(Request {
+        trigger: work::trigger(row.value("urgency")?),
+        reason: row.value("request_reason")?,
+        requested_at: row.instant("requested_at")?,
+        ready_at: row.instant("ready_at")?,
+        slot_at: row.value("slot_at")?,
+    }))
 }
 
 async fn claim(
     connection: &mut Connection,
+    worker: &str,
     id: &ProjectId,
     ttl: Duration,
     now: Instant,
@@ -46,7 +104,21 @@ async fn claim(
     let mut tried_again = false;
     loop {
         let claimed = sqlx::query_scalar::<Db, i64>(
-            "update project_state set epoch = epoch + 1, lease_token = $2, lease_until = $3
+            "update project_state set
+                 epoch = epoch + 1,
+                 lease_token = $2,
+                 lease_until = $3,
+                 lease_worker = $5,
+                 taken = asked,
+                 losses = case
+                     when lease_token is null then losses
+                     when coalesce(lost_since > $6, false) then losses + 1
+                     else 1
+                 end,
+                 lost_since = case
+                     when lease_token is null or coalesce(lost_since > $6, false) then lost_since
+                     else $4
+                 end
              where project_id = $1 and (lease_until is null or lease_until <= $4)
              returning epoch",
         )
@@ -54,6 +126,8 @@ async fn claim(
         .bind(token.to_string())
         .bind(sql::instant(until))
         .bind(sql::instant(now))
+        .bind(worker)
+        .bind(sql::instant(now - LOSSES_WITHIN))
         .fetch_optional(&mut *connection)
         .await?;
         if let Some(epoch) = claimed {
@@ -111,7 +185,7 @@ pub(super) async fn renew(
 
 pub(super) async fn release(connection: &mut Connection, lease: &Lease) -> Result<(), Error> {
     sqlx::query::<Db>(
-        "update project_state set lease_token = null, lease_until = null
+        "update project_state set lease_token = null, lease_until = null, lease_worker = null, taken = served
          where project_id = $1 and epoch = $2 and lease_token = $3",
     )
     .bind(lease.project.as_str())

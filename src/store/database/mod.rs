@@ -11,11 +11,13 @@ mod catalog;
 mod commit;
 mod leases;
 mod lent;
+mod outbox;
 mod projects;
 mod rows;
 mod schema;
 mod status;
 mod views;
+mod work;
 
 use std::{future::Future, time::Duration};
 
@@ -29,9 +31,11 @@ use crate::{
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
     run::Run,
+    schedule::{Cron, Schedule},
     store::{
-        Aftermath, Claim, Committed, Error, HistoryFilter, Lease, LoggedChange, RecordedRun,
-        Removed, Schema, Shelf, State, Status, Store,
+        Aftermath, Ask, Asked, Claim, Claimed, Committed, Error, HistoryFilter, Inbox, Issued,
+        LastChance, Lease, LoggedChange, RecordedRun, Removed, Schema, Shelf, Sight, SinkLease,
+        State, Status, Store, Untold,
     },
 };
 
@@ -40,12 +44,20 @@ type Connection = <Db as sqlx::Database>::Connection;
 /// A pool of connections to one database.
 pub(super) struct Database {
     pool: Pool<Db>,
+    /// One connection, for the renewal of leases alone: it does not wait behind other work.
+    beats: Pool<Db>,
     place: Place,
+    worker: String,
 }
 
 impl Database {
-    pub(super) fn new(pool: Pool<Db>, place: Place) -> Self {
-        Self { pool, place }
+    pub(super) fn new(pool: Pool<Db>, beats: Pool<Db>, place: Place, worker: &str) -> Self {
+        Self {
+            pool,
+            beats,
+            place,
+            worker: worker.to_owned(),
+        }
     }
 
     /// Waits for the work no longer than this database may take, and puts its errors into words.
@@ -80,10 +92,13 @@ macro_rules! read {
 /// A transaction.
 macro_rules! transaction {
     ($self:ident, $begin:path, |$connection:ident| $work:expr) => {
+        transaction!($self.pool, $self, $begin, |$connection| $work)
+    };
+    ($owner:ident.$pool:ident, $self:ident, $begin:path, |$connection:ident| $work:expr) => {
         $self
             .deadline(async {
                 let _turn = $self.place.turn($begin).await;
-                let mut lent = Lent::within(&$self.pool, $begin).await?;
+                let mut lent = Lent::within(&$owner.$pool, $begin).await?;
                 let $connection = &mut *lent;
                 let done = $work.await;
                 lent.settle(done).await
@@ -146,9 +161,21 @@ impl Store for Database {
         ))
     }
 
-    async fn set_paused(&self, id: &ProjectId, paused_at: Option<Instant>) -> Result<(), Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| projects::set_paused(
-            connection, id, paused_at
+    async fn pause(&self, id: &ProjectId, now: Instant) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| projects::pause(
+            connection, id, now
+        ))
+    }
+
+    async fn resume(&self, id: &ProjectId, now: Instant) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| projects::resume(
+            connection, id, now
+        ))
+    }
+
+    async fn set_cron(&self, id: &ProjectId, cron: Option<&Cron>) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| projects::set_cron(
+            connection, id, cron
         ))
     }
 
@@ -160,14 +187,83 @@ impl Store for Database {
 
     async fn acquire(&self, id: &ProjectId, ttl: Duration, now: Instant) -> Result<Claim, Error> {
         transaction!(self, sql::BEGIN_WRITE, |connection| leases::acquire(
-            connection, id, ttl, now
+            connection,
+            &self.worker,
+            id,
+            ttl,
+            now
+        ))
+    }
+
+    async fn ask(&self, asks: &[Ask], now: Instant) -> Result<Asked, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| work::ask(
+            connection, asks, now
+        ))
+    }
+
+    async fn take_inbox(&self, most: u32, now: Instant) -> Result<Inbox, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| work::take_inbox(
+            connection, most, now
+        ))
+    }
+
+    async fn await_inbox(&self) -> Result<(), Error> {
+        self.place.await_inbox().await
+    }
+
+    async fn issue_slots(
+        &self,
+        schedule: &Schedule,
+        blocked_since: Instant,
+        most: u32,
+        now: Instant,
+    ) -> Result<Issued, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| work::issue_slots(
+            connection,
+            schedule,
+            blocked_since,
+            most,
+            now
+        ))
+    }
+
+    async fn reschedule(
+        &self,
+        schedule: &Schedule,
+        after: Option<&ProjectId>,
+        most: u32,
+        now: Instant,
+    ) -> Result<Option<ProjectId>, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| work::reschedule(
+            connection, schedule, after, most, now
+        ))
+    }
+
+    async fn look(&self, now: Instant) -> Result<Sight, Error> {
+        read!(self, |connection| work::look(connection, now))
+    }
+
+    async fn claim(
+        &self,
+        most: u32,
+        last_chance: LastChance,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<Claimed, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| work::claim(
+            connection,
+            &self.worker,
+            most,
+            last_chance,
+            ttl,
+            now
         ))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration, now: Instant) -> Result<Lease, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| leases::renew(
-            connection, lease, ttl, now
-        ))
+        transaction!(self.beats, self, sql::BEGIN_WRITE, |connection| {
+            leases::renew(connection, lease, ttl, now)
+        })
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), Error> {
@@ -192,7 +288,64 @@ impl Store for Database {
         aftermath: &Aftermath,
     ) -> Result<Committed, Error> {
         transaction!(self, sql::BEGIN_WRITE, |connection| commit::commit(
-            connection, lease, plan, run, aftermath
+            connection,
+            &self.worker,
+            lease,
+            plan,
+            run,
+            aftermath
+        ))
+    }
+
+    async fn name_sinks(
+        &self,
+        sinks: &[&str],
+        forget_before: Instant,
+        now: Instant,
+    ) -> Result<Vec<String>, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| outbox::name_sinks(
+            connection,
+            sinks,
+            forget_before,
+            now
+        ))
+    }
+
+    async fn forget_refused(&self, before: Instant) -> Result<u64, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| work::forget_refused(
+            connection, before
+        ))
+    }
+
+    async fn hold_sink(
+        &self,
+        lease: &SinkLease,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<bool, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| outbox::hold_sink(
+            connection,
+            lease,
+            now + ttl,
+            now
+        ))
+    }
+
+    async fn release_sink(&self, lease: &SinkLease) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| outbox::release_sink(
+            connection, lease
+        ))
+    }
+
+    async fn read_untold(&self, sink: &str, most: u32) -> Result<Vec<Untold>, Error> {
+        read!(self, |connection| outbox::read_untold(
+            connection, sink, most
+        ))
+    }
+
+    async fn told(&self, lease: &SinkLease, told: &[Untold]) -> Result<bool, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| outbox::told(
+            connection, lease, told
         ))
     }
 

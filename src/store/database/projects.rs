@@ -1,9 +1,10 @@
 //! Projects and their sealed keys.
 
-use super::{Connection, Db, rows::Row, sql};
+use super::{Connection, Db, rows::Row, sql, work};
 use crate::{
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
+    schedule::Cron,
     store::{Error, nearest::nearest},
 };
 
@@ -13,8 +14,8 @@ pub(super) async fn add(
     key: &SealedKey,
 ) -> Result<(), Error> {
     let added = sqlx::query::<Db>(
-        "insert into projects (id, app_id, bundle_id, app_name, paused_at, created_at)
-         values ($1, $2, $3, $4, $5, $6) on conflict (id) do nothing",
+        "insert into projects (id, app_id, bundle_id, app_name, paused_at, created_at, cron)
+         values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing",
     )
     .bind(project.id.as_str())
     .bind(&project.app.id)
@@ -22,6 +23,7 @@ pub(super) async fn add(
     .bind(&project.app.name)
     .bind(project.paused_at.map(sql::instant))
     .bind(sql::instant(project.created_at))
+    .bind(project.cron.as_ref().map(ToString::to_string))
     .execute(&mut *connection)
     .await?;
     if added.rows_affected() == 0 {
@@ -42,12 +44,32 @@ pub(super) async fn add(
         .bind(sql::instant(project.created_at))
         .execute(&mut *connection)
         .await?;
+    keep_usage(connection, &key.key_id).await?;
+    work::ask_one(connection, &project.id, project.created_at).await
+}
+
+/// What a key has left to spend is kept as long as any project uses it.
+async fn keep_usage(connection: &mut Connection, key_id: &str) -> Result<(), Error> {
+    sqlx::query::<Db>("insert into key_usage (key_id) values ($1) on conflict (key_id) do nothing")
+        .bind(key_id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn forget_unused_usage(connection: &mut Connection, key_id: &str) -> Result<(), Error> {
+    sqlx::query::<Db>(
+        "delete from key_usage where key_id = $1 and not exists (select 1 from api_keys k where k.key_id = $1)",
+    )
+    .bind(key_id)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
 pub(super) async fn load(connection: &mut Connection, id: &ProjectId) -> Result<Project, Error> {
     let row = sqlx::query::<Db>(
-        "select p.id, p.app_id, p.bundle_id, p.app_name, p.paused_at, p.created_at, k.key_id, k.issuer_id
+        "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.paused_at, p.created_at, k.key_id, k.issuer_id
          from projects p join api_keys k on k.project_id = p.id where p.id = $1",
     )
     .bind(id.as_str())
@@ -61,7 +83,7 @@ pub(super) async fn load(connection: &mut Connection, id: &ProjectId) -> Result<
 
 pub(super) async fn list(connection: &mut Connection) -> Result<Vec<Project>, Error> {
     let rows = sqlx::query::<Db>(
-        "select p.id, p.app_id, p.bundle_id, p.app_name, p.paused_at, p.created_at, k.key_id, k.issuer_id
+        "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.paused_at, p.created_at, k.key_id, k.issuer_id
          from projects p join api_keys k on k.project_id = p.id order by p.id",
     )
     .fetch_all(connection)
@@ -82,6 +104,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Project, Error> {
         },
         key_id: row.text("key_id")?,
         issuer_id: row.value("issuer_id")?,
+        cron: row.optional_name("cron")?,
         paused_at: row.value("paused_at")?,
         created_at: row.instant("created_at")?,
     })
@@ -136,7 +159,7 @@ pub(super) async fn replace_key(
 ) -> Result<(), Error> {
     let begun = sqlx::query::<Db>(
         "update project_state set
-             epoch = epoch + 1, lease_token = null, lease_until = null,
+             epoch = epoch + 1, lease_token = null, lease_until = null, lease_worker = null, taken = served,
              key_worked_at = $2, key_refused_since = null, key_refusals = 0
          where project_id = $1",
     )
@@ -147,6 +170,7 @@ pub(super) async fn replace_key(
     if begun.rows_affected() == 0 {
         return Err(unknown(connection, id).await);
     }
+    let before = load_key(connection, id).await?;
     sqlx::query::<Db>(
         "update projects set app_id = $2, bundle_id = $3, app_name = $4 where id = $1",
     )
@@ -166,34 +190,74 @@ pub(super) async fn replace_key(
     .bind(&key.sealed)
     .execute(&mut *connection)
     .await?;
+    keep_usage(connection, &key.key_id).await?;
+    if before.key_id != key.key_id {
+        forget_unused_usage(connection, &before.key_id).await?;
+    }
+    work::ask_one(connection, id, now).await
+}
+
+pub(super) async fn pause(
+    connection: &mut Connection,
+    id: &ProjectId,
+    now: Instant,
+) -> Result<(), Error> {
+    let paused =
+        sqlx::query::<Db>("update projects set paused_at = coalesce(paused_at, $2) where id = $1")
+            .bind(id.as_str())
+            .bind(sql::instant(now))
+            .execute(&mut *connection)
+            .await?;
+    if paused.rows_affected() == 0 {
+        return Err(unknown(connection, id).await);
+    }
     Ok(())
 }
 
-pub(super) async fn set_paused(
+pub(super) async fn resume(
     connection: &mut Connection,
     id: &ProjectId,
-    paused_at: Option<Instant>,
+    now: Instant,
 ) -> Result<(), Error> {
-    let set = match paused_at {
-        Some(at) => {
-            sqlx::query::<Db>(
-                "update projects set paused_at = coalesce(paused_at, $2) where id = $1",
-            )
-            .bind(id.as_str())
-            .bind(sql::instant(at))
-            .execute(&mut *connection)
-            .await?
-        }
-        None => {
-            sqlx::query::<Db>("update projects set paused_at = null where id = $1")
-                .bind(id.as_str())
-                .execute(&mut *connection)
-                .await?
-        }
-    };
-    if set.rows_affected() == 0 {
+    let taken_up = sqlx::query::<Db>(
+        "update project_state set set_aside_at = null, losses = 0, lost_since = null
+         where project_id = $1 and set_aside_at is not null",
+    )
+    .bind(id.as_str())
+    .execute(&mut *connection)
+    .await?;
+    let resumed = sqlx::query::<Db>(
+        "update projects set paused_at = null where id = $1 and paused_at is not null",
+    )
+    .bind(id.as_str())
+    .execute(&mut *connection)
+    .await?;
+    if taken_up.rows_affected() + resumed.rows_affected() == 0 {
+        return must_exist(connection, id).await;
+    }
+    work::ask_one(connection, id, now).await
+}
+
+pub(super) async fn set_cron(
+    connection: &mut Connection,
+    id: &ProjectId,
+    cron: Option<&Cron>,
+) -> Result<(), Error> {
+    // The next tick gives it an appointment.
+    let state = sqlx::query::<Db>(
+        "update project_state set next_slot_at = null, next_due_at = null where project_id = $1",
+    )
+    .bind(id.as_str())
+    .execute(&mut *connection)
+    .await?;
+    if state.rows_affected() == 0 {
         return Err(unknown(connection, id).await);
     }
+    sqlx::query::<Db>("update projects set cron = $2 where id = $1")
+        .bind(id.as_str())
+        .bind(cron.map(ToString::to_string))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -204,6 +268,7 @@ pub(super) async fn remove(connection: &mut Connection, id: &ProjectId) -> Resul
         .bind(id.as_str())
         .fetch_optional(&mut *connection)
         .await?;
+    let key = load_key(connection, id).await?;
     let removed = sqlx::query::<Db>("delete from projects where id = $1")
         .bind(id.as_str())
         .execute(&mut *connection)
@@ -211,7 +276,7 @@ pub(super) async fn remove(connection: &mut Connection, id: &ProjectId) -> Resul
     if removed.rows_affected() == 0 {
         return Err(unknown(connection, id).await);
     }
-    Ok(())
+    forget_unused_usage(connection, &key.key_id).await
 }
 
 /// [`Error::UnknownProject`] if there is no such project.

@@ -53,6 +53,16 @@ impl<'r> Row<'r> {
             .map_err(|error| self.unreadable(column, error))
     }
 
+    pub(super) fn optional_name<T: FromStr<Err: Display>>(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<T>, Error> {
+        match self.value::<Option<&str>>(column)? {
+            Some(_) => self.name(column).map(Some),
+            None => Ok(None),
+        }
+    }
+
     pub(super) fn json<T: DeserializeOwned + 'r>(&self, column: &'static str) -> Result<T, Error> {
         Ok(self.value::<Json<T>>(column)?.0)
     }

@@ -3,12 +3,11 @@
 use crate::{
     catalog::Kind,
     project::ProjectId,
-    run::Outcome,
     store::{Error, Status},
 };
 
 use super::{
-    Connection, Db,
+    Connection, Db, leases,
     projects::{self, unknown},
     rows::Row,
 };
@@ -16,9 +15,10 @@ use super::{
 macro_rules! statuses {
     ($rest:literal) => {
         concat!(
-            "select p.id, p.app_id, p.bundle_id, p.app_name, p.paused_at, p.created_at, k.key_id, k.issuer_id,
+            "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.paused_at, p.created_at, k.key_id, k.issuer_id,
                     s.revision, s.last_attempt_at, s.last_success_at, s.outcome, s.diagnosis, s.consecutive_failures,
-                    s.next_due_at, s.covered_at, s.hold, s.lease_until,
+                    s.next_due_at, s.covered_at, s.hold, s.lease_until, s.lease_worker, s.set_aside_at, s.asked, s.served,
+                    s.urgency, s.request_reason, s.requested_at, s.ready_at, s.slot_at,
                     (select count(*) from entries e
                      where e.project_id = p.id and e.kind = 'in_app_purchase' and e.removed_at is null)
                         as in_app_purchase,
@@ -65,10 +65,7 @@ fn read(row: &Row<'_>) -> Result<Status, Error> {
         revision: row.value("revision")?,
         last_attempt_at: row.value("last_attempt_at")?,
         last_success_at: row.value("last_success_at")?,
-        outcome: match row.value::<Option<&str>>("outcome")? {
-            Some(_) => Some(row.name::<Outcome>("outcome")?),
-            None => None,
-        },
+        outcome: row.optional_name("outcome")?,
         error: row.optional_json("diagnosis")?,
         consecutive_failures: row.value("consecutive_failures")?,
         next_due_at: row.value("next_due_at")?,
@@ -79,5 +76,9 @@ fn read(row: &Row<'_>) -> Result<Status, Error> {
             .collect::<Result<_, Error>>()?,
         hold: row.optional_json("hold")?,
         leased_until: row.value("lease_until")?,
+        leased_by: row.value("lease_worker")?,
+        pending: leases::read_request(row)?,
+        served: row.value("served")?,
+        set_aside_at: row.value("set_aside_at")?,
     })
 }

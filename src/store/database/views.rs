@@ -142,21 +142,28 @@ pub(super) async fn read_history(
     }
     rows.iter()
         .map(|row| {
-            let row = Row::new(row, "change", &["project_id", "kind", "store_id"]);
-            Ok(LoggedChange {
-                seq: row.value("seq")?,
-                revision: row.value("revision")?,
-                run_id: row.name("run_id")?,
-                at: row.instant("at")?,
-                kind: row.text("kind")?,
-                store_id: row.text("store_id")?,
-                product_id: row.value("product_id")?,
-                op: row.text("op")?,
-                before: row.optional_json("before")?,
-                after: row.optional_json("after")?,
-            })
+            read_change(&Row::new(
+                row,
+                "change",
+                &["project_id", "kind", "store_id"],
+            ))
         })
         .collect()
+}
+
+pub(super) fn read_change(row: &Row<'_>) -> Result<LoggedChange, Error> {
+    Ok(LoggedChange {
+        seq: row.value("seq")?,
+        revision: row.value("revision")?,
+        run_id: row.name("run_id")?,
+        at: row.instant("at")?,
+        kind: row.text("kind")?,
+        store_id: row.text("store_id")?,
+        product_id: row.value("product_id")?,
+        op: row.text("op")?,
+        before: row.optional_json("before")?,
+        after: row.optional_json("after")?,
+    })
 }
 
 /// By epoch, which is the order of their commits whatever the clocks did.
@@ -183,6 +190,8 @@ pub(super) async fn read_runs(
                 run: Run {
                     id: row.name("run_id")?,
                     trigger: row.name("trigger")?,
+                    requested_at: row.value("requested_at")?,
+                    slot_at: row.value("slot_at")?,
                     started_at: row.instant("started_at")?,
                     finished_at: row.instant("finished_at")?,
                     outcome: row.name("outcome")?,
@@ -206,6 +215,7 @@ pub(super) async fn read_runs(
                 },
                 epoch: row.value("epoch")?,
                 revision: row.value("revision")?,
+                worker: row.value("worker")?,
             })
         })
         .collect()

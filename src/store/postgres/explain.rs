@@ -2,7 +2,11 @@
 
 use std::{fmt, io, time::Duration};
 
-use sqlx::{error::DatabaseError, postgres::PgConnectOptions};
+use sqlx::{
+    error::DatabaseError,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+use tokio::sync::Mutex;
 
 use super::try_connection;
 use crate::store::{Error, Options};
@@ -12,7 +16,11 @@ pub(super) struct Place {
     connect: PgConnectOptions,
     connect_timeout: Duration,
     call_timeout: Duration,
+    listener: Mutex<Option<PgListener>>,
 }
+
+/// What `sync_requests` tells when rows are inserted.
+const INBOX_CHANNEL: &str = "catalog_sync_requests";
 
 impl Place {
     pub(super) fn new(connect: PgConnectOptions, options: &Options) -> Self {
@@ -20,6 +28,7 @@ impl Place {
             connect,
             connect_timeout: options.connect_timeout,
             call_timeout: options.call_timeout,
+            listener: Mutex::new(None),
         }
     }
 
@@ -32,6 +41,33 @@ impl Place {
     #[expect(clippy::unnecessary_wraps, reason = "the other database has none")]
     pub(super) fn call_timeout(&self) -> Option<Duration> {
         Some(self.call_timeout)
+    }
+
+    /// Waits on a connection of its own. Once that is lost it is made anew, and what was told in between is missed.
+    pub(super) async fn await_inbox(&self) -> Result<(), Error> {
+        let mut listener = self.listener.lock().await;
+        let heard = match listener.as_mut() {
+            Some(listener) => listener.try_recv().await.map(|_| ()),
+            None => match self.listen().await {
+                Ok(new) => listener.insert(new).try_recv().await.map(|_| ()),
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = heard {
+            *listener = None;
+            return Err(self.explain(error).await);
+        }
+        Ok(())
+    }
+
+    async fn listen(&self) -> Result<PgListener, sqlx::Error> {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(self.connect_timeout)
+            .connect_lazy_with(self.connect.clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(INBOX_CHANNEL).await?;
+        Ok(listener)
     }
 
     pub(super) fn silent(&self, limit: Duration) -> Error {

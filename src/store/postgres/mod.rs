@@ -34,11 +34,19 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
     let connect = configure(parsed, options);
     let place = Place::new(connect.clone(), options);
     place.probe().await?;
-    let pool = PgPoolOptions::new()
-        .max_connections(options.max_connections.max(1))
-        .acquire_timeout(options.connect_timeout)
-        .connect_lazy_with(connect);
-    Ok(Arc::new(Database::new(pool, place)))
+    let pool_of = |connections| {
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(options.connect_timeout)
+            .connect_lazy_with(connect.clone())
+    };
+    let pool = pool_of(options.max_connections.max(1));
+    Ok(Arc::new(Database::new(
+        pool,
+        pool_of(1),
+        place,
+        &options.worker,
+    )))
 }
 
 /// Sets what the URL does not.

@@ -43,9 +43,17 @@ const BETWEEN_CHECKS: Duration = Duration::from_millis(10);
 /// So that a write-ahead log that once grew gives the disk back.
 const JOURNAL_SIZE_LIMIT_BYTES: &str = "67108864";
 
+pub(super) fn is_absent(url: &str) -> Result<bool, Error> {
+    Ok(!parse(url)?.get_filename().exists())
+}
+
+fn parse(url: &str) -> Result<SqliteConnectOptions, Error> {
+    SqliteConnectOptions::from_str(url)
+        .map_err(|error| Error::Unusable(format!("the database's URL cannot be read: {error}")))
+}
+
 pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>, Error> {
-    let parsed = SqliteConnectOptions::from_str(url)
-        .map_err(|error| Error::Unusable(format!("the database's URL cannot be read: {error}")))?;
+    let parsed = parse(url)?;
     let path = parsed.get_filename().to_owned();
     if path.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
         return Err(Error::Unusable(
@@ -79,20 +87,22 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
             Err(error) => return Err(place.explain(error).await),
         }
     }
-    let pool = SqlitePoolOptions::new()
-        .max_connections(options.max_connections.clamp(1, MOST_CONNECTIONS))
-        .acquire_timeout(options.connect_timeout + options.busy_timeout)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .connect_lazy_with(
-            parsed
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full)
-                .foreign_keys(true)
-                .busy_timeout(options.busy_timeout)
-                .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES),
-        );
+    let connect = parsed
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(options.busy_timeout)
+        .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES);
+    let pool_of = |connections| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(options.connect_timeout + options.busy_timeout)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_lazy_with(connect.clone())
+    };
+    let pool = pool_of(options.max_connections.clamp(1, MOST_CONNECTIONS));
     let version = match check(&pool, options.busy_timeout).await {
         Ok(version) => version,
         Err(error) => return Err(place.explain(error).await),
@@ -104,7 +114,12 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
              {major}.{minor}.{micro} or newer"
         )));
     }
-    Ok(Arc::new(Database::new(pool, place)))
+    Ok(Arc::new(Database::new(
+        pool,
+        pool_of(1),
+        place,
+        &options.worker,
+    )))
 }
 
 /// Whether the file is a database of catalog-sync, found out without changing anything of it.
@@ -172,6 +187,11 @@ impl Place {
     #[expect(clippy::unused_self, reason = "the other database has one")]
     fn call_timeout(&self) -> Option<Duration> {
         None
+    }
+
+    /// Nobody tells of what is written to a file.
+    async fn await_inbox(&self) -> Result<(), Error> {
+        std::future::pending().await
     }
 
     fn silent(&self, limit: Duration) -> Error {

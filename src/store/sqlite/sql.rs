@@ -1,15 +1,21 @@
 //! SQLite's values, and the statements that read otherwise than in Postgres.
 
-use chrono::SecondsFormat;
 use serde::Serialize;
 
 use crate::{clock::Instant, store::value};
 
-pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "catalog",
-    include_str!("../../../migrations/sqlite/0001_catalog.sql"),
-)];
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "catalog",
+        include_str!("../../../migrations/sqlite/0001_catalog.sql"),
+    ),
+    (
+        2,
+        "daemon",
+        include_str!("../../../migrations/sqlite/0002_daemon.sql"),
+    ),
+];
 
 /// A transaction that begins as a reader cannot wait for its turn to write.
 pub(super) const BEGIN_WRITE: &str = "begin immediate";
@@ -29,6 +35,7 @@ pub(super) const COMMIT_STATE: &str = "
     update project_state set
         lease_token = null,
         lease_until = null,
+        lease_worker = null,
         revision = revision + $4,
         last_attempt_at = $5,
         last_success_at = coalesce($6, last_success_at),
@@ -41,7 +48,18 @@ pub(super) const COMMIT_STATE: &str = "
         hold = $13,
         key_worked_at = $14,
         key_refused_since = $15,
-        key_refusals = $16
+        key_refusals = $16,
+        served = taken,
+        asked = case when asked = taken and $17 is not null then asked + 1 else asked end,
+        urgency = case when asked = taken then 2 else urgency end,
+        request_reason = case when asked = taken then null else request_reason end,
+        requested_at = case when asked = taken then $5 else requested_at end,
+        ready_at = case when asked = taken then $17 else ready_at end,
+        slot_at = case when slot_at = $18 then null else slot_at end,
+        losses = 0,
+        lost_since = null,
+        set_aside_at = null,
+        retries = case when $17 is null then 0 else retries + 1 end
     where project_id = $1 and epoch = $2 and lease_token = $3
     returning project_id, revision";
 
@@ -84,9 +102,86 @@ pub(super) const LOG_CHANGES: &str = "
     from json_each($2)
     order by key";
 
+/// Nobody listens to a file.
+pub(super) const TELL_LISTENERS: Option<&str> = None;
+
+/// The elements of a JSON array, in the column `value`.
+macro_rules! each {
+    ($array:literal) => {
+        concat!("json_each(", $array, ")")
+    };
+}
+pub(super) use each;
+
+/// What a JSON text gives, as an instant.
+macro_rules! as_instant {
+    ($text:literal) => {
+        $text
+    };
+}
+pub(super) use as_instant;
+
+/// What a JSON text gives, as an integer.
+macro_rules! as_integer {
+    ($text:literal) => {
+        $text
+    };
+}
+pub(super) use as_integer;
+
+/// That no other project with the key of `api_keys k` is being synced at the instant given.
+macro_rules! key_is_free {
+    ($now:literal) => {
+        concat!(
+            "not exists (
+                 select 1 from api_keys k2 join project_state s2 on s2.project_id = k2.project_id
+                 where k2.key_id = k.key_id and s2.project_id <> s.project_id and s2.lease_until > ",
+            $now,
+            ")"
+        )
+    };
+}
+pub(super) use key_is_free;
+
+/// Projects with a request that is ready, the most urgent first.
+pub(super) const CANDIDATES: &str = concat!(
+    "select s.project_id from project_state s
+     join projects p on p.id = s.project_id
+     join api_keys k on k.project_id = s.project_id
+     join key_usage u on u.key_id = k.key_id
+     where s.asked > s.served and s.ready_at <= $1
+         and (s.lease_until is null or s.lease_until <= $1)
+         and p.paused_at is null and s.set_aside_at is null
+         and ",
+    key_is_free!("$1"),
+    "
+     order by s.urgency, s.ready_at limit $2"
+);
+
+/// Projects whose appointment has come, or that have none yet.
+pub(super) const DUE: &str = "
+    select s.project_id, p.cron, s.next_slot_at, s.outcome, s.error_code, s.last_attempt_at
+    from project_state s join projects p on p.id = s.project_id
+    where (s.next_due_at is null or s.next_due_at <= $1) and p.paused_at is null and s.set_aside_at is null
+    order by s.next_due_at limit $2";
+
+/// Appointments of projects by id.
+pub(super) const APPOINTMENTS: &str = "
+    select s.project_id, p.cron, s.next_due_at
+    from project_state s join projects p on p.id = s.project_id
+    where s.project_id > $1 order by s.project_id limit $2";
+
+pub(super) const TAKE_INBOX: &str = "
+    delete from sync_requests where id in (select id from sync_requests order by id limit $1)
+    returning project_id, reason, requested_at";
+
+pub(super) const LOCK_USAGE: &str = "
+    select u.key_id, u.ledger from api_keys k join key_usage u on u.key_id = k.key_id
+    where k.project_id = $1";
+
 /// Text that sorts by time and that SQLite's date functions read.
 pub(super) fn instant(at: Instant) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+    value::instant_text(at)
 }
 
 pub(super) fn json(value: &(impl Serialize + ?Sized)) -> String {

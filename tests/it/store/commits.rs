@@ -206,6 +206,8 @@ pub(crate) async fn a_run_comes_back_as_it_was_recorded(store: &dyn Store) {
     );
     let whole = Run {
         trigger: Trigger::Request,
+        requested_at: Some(at(-1)),
+        slot_at: Some(at(-2)),
         outcome: Outcome::Partial,
         covered: [Kind::InAppPurchase, Kind::SubscriptionGroup].into(),
         listed: [(Kind::InAppPurchase, 1), (Kind::SubscriptionGroup, 1)].into(),
@@ -245,6 +247,7 @@ pub(crate) async fn a_run_comes_back_as_it_was_recorded(store: &dyn Store) {
             run: run.clone(),
             epoch: lease.epoch,
             revision: 1,
+            worker: Some(String::new()),
         };
         assert_eq!(store.read_runs(&acme, 1).await.unwrap(), [recorded]);
     }
@@ -307,7 +310,7 @@ pub(crate) async fn the_key_health_comes_back(store: &dyn Store) {
         let lease = claim(store, &acme, 1).await;
         let after = Aftermath {
             key_health,
-            hold: None,
+            ..aftermath()
         };
         let nothing = Plan::nothing();
         store

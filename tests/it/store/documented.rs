@@ -9,14 +9,25 @@ use super::{
 
 const SCHEMA: &str = include_str!("../../../docs/schema.md");
 
-const VIEWS: [&str; 6] = [
+const VIEWS: [&str; 9] = [
     "products",
     "subscription_groups",
     "grace_periods",
     "catalog_changes",
     "sync_runs",
     "project_status",
+    "pending_syncs",
+    "sync_requests",
+    "refused_requests",
 ];
+
+/// Those of them that are views, and not doors for the host, by name.
+fn documented_views() -> Vec<&'static str> {
+    let mut views = VIEWS.to_vec();
+    views.retain(|view| !view.ends_with("_requests"));
+    views.sort_unstable();
+    views
+}
 
 /// The view's columns in the order of the documentation, with their types.
 fn documented(view: &str) -> Vec<(String, String)> {
@@ -61,11 +72,11 @@ async fn sqlite_has_the_documented_columns() {
         assert_eq!(columns, documented, "{view}");
     }
     let views: Vec<String> =
-        sqlx::query_scalar("select name from sqlite_schema where type = 'view' order by rowid")
+        sqlx::query_scalar("select name from sqlite_schema where type = 'view' order by name")
             .fetch_all(&mut raw)
             .await
             .unwrap();
-    assert_eq!(views, VIEWS);
+    assert_eq!(views, documented_views());
 }
 
 #[tokio::test]
@@ -132,12 +143,18 @@ async fn postgres_has_the_documented_columns() {
         assert_eq!(columns, documented, "{view}");
     }
     let views: Vec<String> = sqlx::query_scalar(
-        "select relname::text from pg_class where relkind = 'v' and relnamespace = 'public'::regnamespace order by oid",
+        "select relname::text from pg_class where relkind = 'v' and relnamespace = 'public'::regnamespace order by relname",
     )
     .fetch_all(&mut raw)
     .await
     .unwrap();
-    assert_eq!(views, VIEWS);
+    assert_eq!(views, documented_views());
+}
+
+/// What a project sells.
+fn shelf() -> &'static str {
+    let is_it = |query: &&str| query.contains("from products");
+    queries().into_iter().find(is_it).unwrap()
 }
 
 fn queries() -> Vec<&'static str> {
@@ -157,7 +174,7 @@ async fn sqlite_answers_the_documented_queries() {
     for query in queries() {
         raw.fetch_all(query).await.unwrap();
     }
-    assert_eq!(raw.fetch_all(queries()[0]).await.unwrap().len(), 2);
+    assert_eq!(raw.fetch_all(shelf()).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -168,5 +185,5 @@ async fn postgres_answers_the_documented_queries() {
     for query in queries() {
         raw.fetch_all(query).await.unwrap();
     }
-    assert_eq!(raw.fetch_all(queries()[0]).await.unwrap().len(), 2);
+    assert_eq!(raw.fetch_all(shelf()).await.unwrap().len(), 2);
 }

@@ -217,7 +217,7 @@ pub(crate) async fn a_claim_brings_what_a_run_begins_with(store: &dyn Store) {
 
 pub(crate) async fn a_paused_project_cannot_be_claimed(store: &dyn Store) {
     let acme = add(store, "acme").await;
-    store.set_paused(&acme, Some(at(0))).await.unwrap();
+    store.pause(&acme, at(0)).await.unwrap();
     let refused = store.acquire(&acme, TTL, at(1)).await;
     assert!(
         matches!(&refused, Err(Error::Paused(id)) if *id == acme),
@@ -225,7 +225,7 @@ pub(crate) async fn a_paused_project_cannot_be_claimed(store: &dyn Store) {
     );
     assert_eq!(store.read_status(&acme).await.unwrap().leased_until, None);
 
-    store.set_paused(&acme, None).await.unwrap();
+    store.resume(&acme, at(1)).await.unwrap();
     assert_eq!(
         claim(store, &acme, 1).await.epoch,
         1,

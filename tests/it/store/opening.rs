@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
 use super::{
     fresh_postgres, fresh_sqlite, open_migrated,
-    sample::{add, claim, coins, everything, grace_period, id, sync},
+    sample::{add, at, claim, coins, everything, grace_period, id, sync},
 };
 use crate::postgres;
 
@@ -218,13 +218,13 @@ async fn a_locked_sqlite_file_is_unavailable_until_it_is_free() {
     let mut other = SqliteConnection::connect(&fresh.url).await.unwrap();
     let lock = other.begin_with("begin immediate").await.unwrap();
 
-    let refused = impatient.set_paused(&acme, None).await.unwrap_err();
+    let refused = impatient.pause(&acme, at(1)).await.unwrap_err();
     unavailable(&refused, &["catalog.db", "another process"]);
     // Readers are not kept out.
     impatient.load_project(&acme).await.unwrap();
 
     lock.rollback().await.unwrap();
-    impatient.set_paused(&acme, None).await.unwrap();
+    impatient.pause(&acme, at(1)).await.unwrap();
 }
 
 #[tokio::test]

@@ -80,8 +80,8 @@ pub(crate) async fn an_unknown_project_is_an_error_of_every_method(store: &dyn S
         store.load_project(&ghost).await.err(),
         store.load_key(&ghost).await.err(),
         store.replace_key(&ghost, &app, &sealed, at(0)).await.err(),
-        store.set_paused(&ghost, Some(at(0))).await.err(),
-        store.set_paused(&ghost, None).await.err(),
+        store.pause(&ghost, at(0)).await.err(),
+        store.resume(&ghost, at(0)).await.err(),
         store.remove_project(&ghost).await.err(),
         store.acquire(&ghost, TTL, at(0)).await.err(),
         store.load_state(&ghost).await.err(),
@@ -183,13 +183,13 @@ pub(crate) async fn pausing_a_paused_project_changes_nothing(store: &dyn Store) 
     let acme = add(store, "acme").await;
     let paused_at = async || store.load_project(&acme).await.unwrap().paused_at;
 
-    store.set_paused(&acme, Some(at(1))).await.unwrap();
-    store.set_paused(&acme, Some(at(2))).await.unwrap();
+    store.pause(&acme, at(1)).await.unwrap();
+    store.pause(&acme, at(2)).await.unwrap();
     assert_eq!(paused_at().await, Some(at(1)));
-    store.set_paused(&acme, None).await.unwrap();
-    store.set_paused(&acme, None).await.unwrap();
+    store.resume(&acme, at(2)).await.unwrap();
+    store.resume(&acme, at(2)).await.unwrap();
     assert_eq!(paused_at().await, None);
-    store.set_paused(&acme, Some(at(3))).await.unwrap();
+    store.pause(&acme, at(3)).await.unwrap();
     assert_eq!(paused_at().await, Some(at(3)));
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn project(name: &str) -> Project {
         },
         key_id: "2X9R4HXF34".to_owned(),
         issuer_id: Some("57246542-96fe-1a63-e053-0824d011072a".to_owned()),
+        cron: None,
         paused_at: None,
         created_at: at(-10),
     }
@@ -130,6 +131,8 @@ pub(crate) fn run(plan: &Plan, minute: i64) -> Run {
     Run {
         id: Uuid::now_v7(),
         trigger: Trigger::Schedule,
+        requested_at: None,
+        slot_at: None,
         started_at: at(minute) - Duration::from_millis(1234),
         finished_at: at(minute),
         outcome: Outcome::Succeeded,
@@ -154,6 +157,8 @@ pub(crate) fn aftermath() -> Aftermath {
     Aftermath {
         key_health: KeyHealth::default(),
         hold: None,
+        budget: None,
+        retry_at: None,
     }
 }
 

@@ -73,7 +73,11 @@ pub(crate) async fn ten_thousand_products_take_as_many_statements_as_one(store: 
         assert_eq!(catalog.present.len() as u64, products);
     }
     assert_eq!(counted[0], counted[1]);
-    assert_eq!(counted[0], 5, "begin, state, run, entries, log");
+    // And on Postgres one more, for those who listen.
+    assert!(
+        [8, 9].contains(&counted[0]),
+        "begin, state, run, what the key has left and its update, outbox, entries, log: {counted:?}"
+    );
 }
 
 /// How many statements sqlx logs while the future runs. The last, COMMIT, is left out: SQLite's thread may log it late.
