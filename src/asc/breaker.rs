@@ -76,6 +76,11 @@ impl Breaker {
         self.lock().outage(now)
     }
 
+    /// Whether App Store Connect counts as down.
+    pub(super) fn is_down(&self) -> bool {
+        self.lock().down.is_some()
+    }
+
     /// Lets a request through, as a probe while App Store Connect is down.
     pub(super) fn admit(&self, now: Instant) -> Result<(), Outage> {
         let mut state = self.lock();

@@ -138,11 +138,41 @@ impl Client {
         }
     }
 
-    /// How long no request is sent, because App Store Connect is down; none when one may be.
+    /// Whether requests are sent.
     #[must_use]
-    pub fn upstream_ready_in(&self) -> Option<Duration> {
-        let outage = self.0.breaker.outage(Instant::now())?;
-        Some(outage.ready_in)
+    pub fn upstream(&self) -> Upstream {
+        match self.0.breaker.outage(Instant::now()) {
+            Some(outage) => Upstream::Down {
+                ready_in: outage.ready_in,
+            },
+            None if self.0.breaker.is_down() => Upstream::Probed,
+            None => Upstream::Up,
+        }
+    }
+}
+
+/// Whether requests are sent to App Store Connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// They are.
+    Up,
+    /// It counts as down, and the next request tells whether it still is.
+    Probed,
+    /// It counts as down.
+    Down {
+        /// How long no request is sent.
+        ready_in: Duration,
+    },
+}
+
+impl Upstream {
+    /// How long no request is sent; none when one may be.
+    #[must_use]
+    pub const fn ready_in(self) -> Option<Duration> {
+        match self {
+            Self::Down { ready_in } => Some(ready_in),
+            Self::Up | Self::Probed => None,
+        }
     }
 }
 

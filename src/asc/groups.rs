@@ -32,7 +32,7 @@ impl Session {
     /// When the list of groups could not be read to its end; a group whose subscriptions could not be listed is told in
     /// [`Groups::subscriptions`].
     pub async fn fetch_groups(&self, app_id: &str) -> Result<Groups, Error> {
-        page::read_again_if_torn(async || self.read_groups(app_id).await).await
+        page::read_again_if_torn(|| Box::pin(self.read_groups(app_id))).await
     }
 
     async fn read_groups(&self, app_id: &str) -> Result<Groups, Error> {

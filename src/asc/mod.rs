@@ -18,7 +18,7 @@ mod token;
 use serde::Deserialize;
 
 pub use self::{
-    client::{Client, Options, Session, Terms},
+    client::{Client, Options, Session, Terms, Upstream},
     error::{Error, Failure},
     groups::Groups,
     meter::Meter,
@@ -125,8 +125,7 @@ impl Session {
     }
 
     async fn list(&self, endpoint: &Endpoint, id: &str) -> Result<Vec<Resource>, Error> {
-        let listing =
-            page::read_again_if_torn(async || page::read(self, endpoint, id).await).await?;
+        let listing = page::read_again_if_torn(|| Box::pin(page::read(self, endpoint, id))).await?;
         Ok(listing.data)
     }
 }

@@ -4,6 +4,7 @@
 //! origin alone. A cursor is an offset in disguise, so a listing that moved while it was read shows as a repeated id or a
 //! count that differs from `total`, and is read again.
 
+use futures_util::future::BoxFuture;
 use std::collections::HashSet;
 
 use reqwest::Url;
@@ -43,9 +44,10 @@ struct Page {
     meta: Option<Meta>,
 }
 
-/// Reads something up to three times, until it did not move while it was read.
-pub(super) async fn read_again_if_torn<T>(
-    read: impl AsyncFn() -> Result<T, Error>,
+/// Reads something up to three times, until it did not move while it was read. The readings are boxed, so that who spawns a run
+/// can see that they may move between threads.
+pub(super) async fn read_again_if_torn<'a, T>(
+    read: impl Fn() -> BoxFuture<'a, Result<T, Error>>,
 ) -> Result<T, Error> {
     let mut readings = 1;
     loop {

@@ -167,20 +167,14 @@ pub(super) async fn fetch(
     local: &Catalog,
     health: KeyHealth,
 ) -> Result<Fetched, Error> {
-    let list = async || {
-        tokio::join!(
-            session.fetch_in_app_purchases(app_id),
-            session.fetch_groups(app_id)
-        )
-    };
     let (app, (in_app_purchases, groups)) = if health.refusals == 0 {
-        tokio::join!(session.fetch_app(app_id), list())
+        tokio::join!(session.fetch_app(app_id), list(&session, app_id))
     } else {
         match session.fetch_app(app_id).await {
             Err(error) if !is_accepted(&error) => {
                 return Fetched::failed(&error, session.credential()).unless_stopped();
             }
-            app => (app, list().await),
+            app => (app, list(&session, app_id).await),
         }
     };
     let key = session.credential();
@@ -251,6 +245,20 @@ pub(super) async fn fetch(
         .max_by_key(|why| weight(why.code))
         .cloned();
     fetched.unless_stopped()
+}
+
+/// Everything but the app, at once.
+async fn list(
+    session: &Session,
+    app_id: &str,
+) -> (
+    Result<Vec<Entry>, asc::Error>,
+    Result<asc::Groups, asc::Error>,
+) {
+    tokio::join!(
+        session.fetch_in_app_purchases(app_id),
+        session.fetch_groups(app_id)
+    )
 }
 
 /// Whether the key was accepted, though what was asked was not to be had.

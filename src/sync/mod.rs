@@ -5,6 +5,7 @@
 
 mod fetch;
 mod report;
+mod retry;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -91,13 +92,40 @@ impl Engine {
         // Local trust begins before the claim: the lease cannot end earlier than it seems to.
         let claimed_at = tokio::time::Instant::now();
         let claim = self.store.acquire(id, self.lease, clock::now()).await?;
-        let worked = self
-            .work(&claim, claimed_at, trigger, approved, meter)
-            .await;
+        self.finish(&claim, claimed_at, trigger, approved, meter)
+            .await
+    }
+
+    /// Syncs a project that was claimed, at the earliest at `claimed_at`, and records the run; [`Engine::run`] with the claim done.
+    ///
+    /// # Errors
+    /// As there. The lease is given back where that is possible.
+    pub async fn carry_out(
+        &self,
+        claim: &Claim,
+        claimed_at: tokio::time::Instant,
+        meter: &Arc<Meter>,
+    ) -> Result<Report, Error> {
+        let trigger = claim
+            .request
+            .as_ref()
+            .map_or(Trigger::Schedule, |request| request.trigger);
+        self.finish(claim, claimed_at, trigger, None, meter).await
+    }
+
+    async fn finish(
+        &self,
+        claim: &Claim,
+        claimed_at: tokio::time::Instant,
+        trigger: Trigger,
+        approved: Option<&Digest>,
+        meter: &Arc<Meter>,
+    ) -> Result<Report, Error> {
+        let worked = self.work(claim, claimed_at, trigger, approved, meter).await;
         if worked.is_err() {
             // The first error tells more than one of giving back; the lease runs out by itself.
             if let Err(error) = self.store.release(&claim.lease).await {
-                tracing::debug!(event = "lease.not_released", project.id = %id, %error, "the lease runs out by itself");
+                tracing::debug!(event = "lease.not_released", project.id = %claim.project.id, %error, "the lease runs out by itself");
             }
         }
         worked
@@ -144,12 +172,14 @@ impl Engine {
             project,
             key,
             state,
+            request,
+            is_last_chance: _,
         } = claim;
         let started_at = clock::now();
         // Nobody else writes it while the lease lasts, and what is read upstream is judged by what was known.
         let local = self.store.load_catalog(&project.id).await?;
         let reserve = match trigger {
-            Trigger::Schedule => Reserve::Scheduled,
+            Trigger::Schedule | Trigger::Retry => Reserve::Scheduled,
             Trigger::Command | Trigger::Request => Reserve::OnDemand,
         };
         let fetching = self.fetch(project, key, state.key_health, &local, reserve, meter);
@@ -163,6 +193,8 @@ impl Engine {
         let run = Run {
             id: Uuid::now_v7(),
             trigger,
+            requested_at: request.as_ref().map(|request| request.requested_at),
+            slot_at: request.as_ref().and_then(|request| request.slot_at),
             started_at,
             finished_at,
             outcome: match (&hold, covered.len()) {
@@ -188,6 +220,13 @@ impl Engine {
         let aftermath = Aftermath {
             key_health,
             hold: run.hold.clone(),
+            budget: meter.budget(),
+            retry_at: retry::retry_at(
+                run.error.as_ref(),
+                state.retries,
+                finished_at,
+                run.resume_at,
+            ),
         };
         let committed = self.store.commit(lease, &plan, &run, &aftermath).await?;
         let report = Report {

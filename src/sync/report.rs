@@ -57,6 +57,8 @@ impl Report {
                     project.id = %id,
                     run.id = %run.id,
                     trigger.kind = %run.trigger,
+                    slot_at = run.slot_at.map(tracing::field::display),
+                    queued_ms = run.requested_at.map(|at| (run.started_at - at).num_milliseconds().max(0)),
                     outcome = %run.outcome,
                     error.code = run.error.as_ref().map(|error| error.code.as_str()),
                     error.sentence = run.error.as_ref().map(|error| error.sentence.as_str()),

@@ -87,6 +87,7 @@ impl Bench {
             },
             key_id: credential.key_id.clone(),
             issuer_id: credential.issuer_id.clone(),
+            cron: None,
             paused_at: None,
             created_at: clock::now(),
         };

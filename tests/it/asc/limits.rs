@@ -293,12 +293,12 @@ async fn an_upstream_that_fails_for_everybody_is_left_alone() {
         ..options(&simulator)
     };
     let client = Client::new(options).unwrap();
-    assert_eq!(client.upstream_ready_in(), None);
+    assert_eq!(client.upstream().ready_in(), None);
     for _ in 0..3 {
         read_with_each(&client, &simulator, KEYS).await;
     }
     assert_eq!(simulator.requests().len(), 20);
-    assert!(client.upstream_ready_in() > Some(Duration::from_mins(30)));
+    assert!(client.upstream().ready_in() > Some(Duration::from_mins(30)));
 
     let (session, meter) = session_on(&client, &simulator, 39, scheduled());
     let error = session.fetch_app(APP).await.unwrap_err();
@@ -321,7 +321,7 @@ async fn one_keys_trouble_is_not_an_outage() {
     for _ in 0..50 {
         read_with_each(&client, &simulator, 2).await;
     }
-    assert_eq!(client.upstream_ready_in(), None);
+    assert_eq!(client.upstream().ready_in(), None);
     assert!(simulator.requests().len() >= 100);
 }
 
@@ -342,7 +342,7 @@ async fn a_down_upstream_is_asked_once_in_each_period_and_by_all_when_it_answers
     let began_at = tokio::time::Instant::now();
     while simulator.requests().len() < 30 {
         read_with_each(&client, &simulator, KEYS).await;
-        tokio::time::sleep(client.upstream_ready_in().unwrap_or_default()).await;
+        tokio::time::sleep(client.upstream().ready_in().unwrap_or_default()).await;
     }
     let periods = began_at.elapsed().as_millis() / probe_every.as_millis();
     let probes = simulator.requests().len() - 20;
@@ -352,7 +352,7 @@ async fn a_down_upstream_is_asked_once_in_each_period_and_by_all_when_it_answers
     );
 
     simulator.clear_faults();
-    tokio::time::sleep(client.upstream_ready_in().unwrap_or_default()).await;
+    tokio::time::sleep(client.upstream().ready_in().unwrap_or_default()).await;
     simulator.forget_requests();
     let results = read_with_each(&client, &simulator, KEYS).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
@@ -376,14 +376,14 @@ async fn a_probe_that_is_given_up_is_followed_by_another() {
     simulator.clear_faults();
     simulator.inject(Fault::new("", FaultKind::Hang).times(1));
     simulator.forget_requests();
-    tokio::time::sleep(client.upstream_ready_in().unwrap_or_default()).await;
+    tokio::time::sleep(client.upstream().ready_in().unwrap_or_default()).await;
     let (session, _) = session_on(&client, &simulator, 0, scheduled());
     tokio::select! {
         _ = session.fetch_app(APP) => panic!("no answer comes"),
         () = simulator.wait_for_requests(1) => {}
     }
     loop {
-        tokio::time::sleep(client.upstream_ready_in().unwrap_or_default()).await;
+        tokio::time::sleep(client.upstream().ready_in().unwrap_or_default()).await;
         if session.fetch_app(APP).await.is_ok() {
             break;
         }

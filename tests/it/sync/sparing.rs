@@ -76,6 +76,8 @@ async fn refused_since(bench: &Bench, report: &Report, minutes: i64) {
             ..claim.state.key_health
         },
         hold: claim.state.hold.clone(),
+        budget: None,
+        retry_at: None,
     };
     store
         .commit(&claim.lease, &report.plan, &run, &aftermath)
