@@ -127,6 +127,31 @@ fn at_least(asked: Option<Duration>, jitter: Duration) -> Duration {
     asked.map_or(jitter, |asked| asked + jitter / 8)
 }
 
+/// Waits between tries that have no end, for something that is down: they double to a few seconds.
+pub struct Patience(ExponentialBackoff);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(ExponentialBackoff {
+            initial_interval: Self::FIRST,
+            current_interval: Self::FIRST,
+            max_interval: Self::LONGEST,
+            max_elapsed_time: None,
+            ..ExponentialBackoff::default()
+        })
+    }
+}
+
+impl Patience {
+    const FIRST: Duration = Duration::from_millis(250);
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    /// The next wait.
+    pub fn wait(&mut self) -> Duration {
+        self.0.next_backoff().unwrap_or(Self::LONGEST)
+    }
+}
+
 /// Waits drawn evenly from zero to `base`, then to twice that, and so on up to [`CAP`]: a factor of 1 around half the bound.
 fn full_jitter(base: Duration) -> ExponentialBackoff {
     ExponentialBackoff {

@@ -1,9 +1,272 @@
-//! The worker as a daemon: what keeps it alive, tells of it and ends it in order.
+//! The worker as a daemon: it syncs what is due and what is asked for, until it is told to stop.
 //!
-//! [`pulse`] knows whether every loop still goes round, [`health`] tells that to probes and [`systemd`] to the service
-//! manager; [`signals`] ends the daemon softly, then hard.
+//! | loop | what it does |
+//! |---|---|
+//! | [`dispatcher`] | takes requests from the database, claims projects, runs them |
+//! | [`clockwork`] | asks for the syncs of projects that are due; keeps house |
+//! | [`intake`] | takes requests from brokers: the row is committed, then the message is acknowledged |
+//! | [`outbox`] | tells brokers what changed |
+//! | [`health`], [`systemd`], [`signals`] | tell how it fares, and hear when to stop |
+//!
+//! What must hold throughout: rows are the truth, so that any number of daemons can share a database and any of them can die at
+//! any moment; whatever is spawned is owned by [`Daemon::run`]; a database or a broker that is down is waited for, and told of
+//! once a minute; nothing is begun once a stop is asked for.
 
+mod clockwork;
+mod dispatcher;
 pub mod health;
+mod intake;
+mod outage;
+mod outbox;
 pub mod pulse;
 pub mod signals;
 pub mod systemd;
+
+use std::{any::Any, future::Future, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, watch},
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    health::{Phase, Readiness},
+    outage::Outage,
+    pulse::Pulse,
+    systemd::Manager,
+};
+use crate::{catalog::Limits, queue::Queue, schedule::Schedule, sync::Engine};
+
+/// A loop that is silent for longer hangs: every call out of the process ends sooner.
+const LONGEST_SILENCE: Duration = Duration::from_mins(2);
+
+/// The database does not answer when it has not for so long.
+const DATABASE_SILENCE: Duration = Duration::from_secs(30);
+
+/// What can be set while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// When projects are due.
+    pub schedule: Schedule,
+    /// How often a project is looked at whose key waits for a person.
+    pub blocked_every: Duration,
+    /// How many projects are synced at once.
+    pub concurrency: usize,
+    /// When removals are held.
+    pub limits: Limits,
+    /// How often the database is asked for work.
+    pub poll: Duration,
+}
+
+/// All that a daemon needs.
+pub struct Daemon {
+    /// What syncs a project; its `stop` and `cut` stop the daemon.
+    pub engine: Engine,
+    /// The brokers, if any.
+    pub queues: Vec<Arc<dyn Queue>>,
+    /// What can be set while it runs.
+    pub settings: watch::Receiver<Settings>,
+    /// Where probes are answered.
+    pub health: Option<health::Server>,
+    /// Who is told how it fares.
+    pub manager: Manager,
+}
+
+/// Why a daemon ended that was not told to.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon's {part} ended: {why}")]
+pub struct Crash {
+    part: &'static str,
+    why: String,
+}
+
+/// What the loops share.
+struct Shared {
+    engine: Engine,
+    settings: watch::Receiver<Settings>,
+    pulse: Pulse,
+    readiness: Readiness,
+    database: Outage,
+    /// There may be work.
+    work: Notify,
+    /// There may be changes to tell of.
+    changes: Notify,
+}
+
+impl Shared {
+    fn stop(&self) -> &CancellationToken {
+        &self.engine.stop
+    }
+
+    /// Whether it is time to stop, after that long at most.
+    async fn stopped_within(&self, wait: Duration) -> bool {
+        tokio::time::timeout(wait, self.stop().cancelled())
+            .await
+            .is_ok()
+    }
+}
+
+impl Daemon {
+    /// Works until the engine's `stop` is cancelled, then until runs under way have ended and their leases are given back.
+    ///
+    /// # Errors
+    /// When a part of it ended by itself, which is a defect; the rest has been stopped in order then.
+    pub async fn run(self) -> Result<(), Crash> {
+        let Self {
+            engine,
+            queues,
+            settings,
+            health,
+            manager,
+        } = self;
+        let stop = engine.stop.clone();
+        let shared = Arc::new(Shared {
+            engine,
+            settings,
+            pulse: Pulse::default(),
+            readiness: Readiness::new(DATABASE_SILENCE),
+            database: Outage::of("database"),
+            work: Notify::new(),
+            changes: Notify::new(),
+        });
+        let mut loops = Loops::default();
+        let share = || Arc::clone(&shared);
+        // First, so that no change is committed before it is known who is to be told.
+        let names: Vec<&'static str> = queues.iter().map(|queue| queue.name()).collect();
+        clockwork::name_sinks(&shared, &names).await;
+        loops.own("dispatcher", dispatcher::run(share()));
+        loops.own("ear", dispatcher::listen(share()));
+        loops.own("clockwork", clockwork::run(share(), names));
+        for queue in queues {
+            let outage = Arc::new(Outage::of(queue.name()));
+            loops.own(
+                "intake",
+                intake::run(share(), Arc::clone(&queue), Arc::clone(&outage)),
+            );
+            loops.own("outbox", outbox::run(share(), queue, outage));
+        }
+        if let Some(server) = health {
+            let serving = server.serve(
+                shared.pulse.clone(),
+                shared.readiness.clone(),
+                loops.ended.clone(),
+            );
+            loops.own("health", serving);
+        }
+        let (pulse, fed) = (shared.pulse.clone(), manager.clone());
+        let ended = loops.ended.clone();
+        loops.own("watchdog", async move {
+            tokio::select! {
+                () = fed.feed_watchdog(&pulse) => {}
+                () = ended.cancelled() => {}
+            }
+        });
+        shared.readiness.enter(Phase::Ready);
+        manager.ready("at work");
+        tracing::info!(event = "daemon.started", "at work");
+
+        let crash = loops.until_stopped(&stop).await;
+        shared.readiness.enter(Phase::Stopping);
+        manager.stopping("giving back what is in hand");
+        // A crash stops the others in order.
+        stop.cancel();
+        loops.drain().await;
+        match crash {
+            Some(crash) => Err(crash),
+            None => {
+                tracing::info!(event = "daemon.stopped", "nothing is left in hand");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The daemon's tasks.
+#[derive(Default)]
+struct Loops {
+    tasks: JoinSet<&'static str>,
+    names: Vec<(tokio::task::Id, &'static str)>,
+    /// Cancelled once the work is done: until then probes are answered and the watchdog is fed.
+    ended: CancellationToken,
+}
+
+/// What goes on until everything else has ended.
+const TO_THE_END: [&str; 2] = ["health", "watchdog"];
+
+impl Loops {
+    fn own(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = self.tasks.spawn(async move {
+            task.await;
+            name
+        });
+        self.names.push((handle.id(), name));
+    }
+
+    /// Waits for the stop. A task that ends before it is a crash.
+    async fn until_stopped(&mut self, stop: &CancellationToken) -> Option<Crash> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            ended = self.tasks.join_next() => Some(match ended {
+                Some(Ok(part)) => Crash { part, why: "nothing told it to".to_owned() },
+                Some(Err(error)) => Crash { part: self.name_of(&error), why: panic_text(error) },
+                None => Crash { part: "work", why: "there is none".to_owned() },
+            }),
+        }
+    }
+
+    /// Waits for the tasks to end.
+    async fn drain(&mut self) {
+        while self.tasks.len() > self.still_to_the_end() {
+            match self.tasks.join_next().await {
+                Some(Ok(name)) => self
+                    .names
+                    .retain(|(_, it)| *it != name || name == "intake" || name == "outbox"),
+                Some(Err(error)) => {
+                    let part = self.name_of(&error);
+                    self.names.retain(|(id, _)| *id != error.id());
+                    tracing::error!(
+                        event = "daemon.part_crashed",
+                        part,
+                        why = panic_text(error),
+                        "while stopping"
+                    );
+                }
+                None => break,
+            }
+        }
+        self.ended.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    fn still_to_the_end(&self) -> usize {
+        self.names
+            .iter()
+            .filter(|(_, name)| TO_THE_END.contains(name))
+            .count()
+    }
+
+    fn name_of(&self, error: &JoinError) -> &'static str {
+        self.names
+            .iter()
+            .find(|(id, _)| *id == error.id())
+            .map_or("work", |(_, name)| name)
+    }
+}
+
+/// What a task said when it panicked.
+fn panic_text(error: JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => said(&*panic),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "it panicked".to_owned())
+}

@@ -1,0 +1,263 @@
+//! What happens by the clock: projects fall due, and the house is kept.
+//!
+//! tokio-cron-scheduler gives the ticks, in UTC. What is due stands in rows: a tick that is late, lost or doubled does no harm.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use tokio::{sync::Notify, time::Instant};
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+use super::{LONGEST_SILENCE, Shared};
+use crate::{clock, schedule::Schedule, store};
+
+/// How many projects are looked at in one transaction.
+const BATCH: u32 = 500;
+
+/// When no tick comes for so long, the loops go round without.
+const WITHOUT_TICKS: Duration = Duration::from_secs(90);
+
+/// A wall clock that went back by more than this has been set.
+const SET_BACK: TimeDelta = TimeDelta::seconds(2);
+
+/// A broker that no worker has named for so long is not told of changes any more.
+const SINK_FORGOTTEN: TimeDelta = TimeDelta::days(7);
+
+/// How long requests are kept that asked for no project.
+const REFUSED_KEPT: TimeDelta = TimeDelta::days(30);
+
+/// The ticks.
+#[derive(Default)]
+struct Ticks {
+    /// Every five seconds: whether a project is due.
+    due: Notify,
+    /// Every minute: the house.
+    minute: Notify,
+    /// Every hour: whether appointments are still what the schedule says.
+    hour: Notify,
+}
+
+pub(super) async fn run(shared: Arc<Shared>, sinks: Vec<&'static str>) {
+    let ticks = Arc::new(Ticks::default());
+    let scheduler = match start(&ticks).await {
+        Ok(scheduler) => Some(scheduler),
+        Err(error) => {
+            tracing::error!(event = "ticks.failed", %error, "the schedule goes on at a slower pace");
+            None
+        }
+    };
+    tokio::join!(
+        issue(&shared, &ticks),
+        keep_appointments(&shared, &ticks),
+        keep_house(&shared, &ticks, &sinks)
+    );
+    if let Some(mut scheduler) = scheduler
+        && let Err(error) = scheduler.shutdown().await
+    {
+        tracing::debug!(event = "ticks.not_stopped", %error, "the process ends anyhow");
+    }
+}
+
+async fn start(ticks: &Arc<Ticks>) -> Result<JobScheduler, JobSchedulerError> {
+    let scheduler = JobScheduler::new().await?;
+    let jobs: [(&str, fn(&Ticks) -> &Notify); 3] = [
+        ("*/5 * * * * *", |ticks| &ticks.due),
+        ("30 * * * * *", |ticks| &ticks.minute),
+        ("0 30 * * * *", |ticks| &ticks.hour),
+    ];
+    for (cron, of) in jobs {
+        let ticks = Arc::clone(ticks);
+        let job = Job::new(cron, move |_, _| of(&ticks).notify_one())?;
+        scheduler.add(job).await?;
+    }
+    scheduler.start().await?;
+    Ok(scheduler)
+}
+
+/// Waits for a tick; false when it is time to stop.
+async fn tick(shared: &Shared, tick: &Notify, at_most: Duration) -> bool {
+    tokio::select! {
+        biased;
+        () = shared.stop().cancelled() => false,
+        _ = tokio::time::timeout(at_most, tick.notified()) => true,
+    }
+}
+
+/// Asks for the syncs of projects that are due.
+async fn issue(shared: &Shared, ticks: &Ticks) {
+    let beat = shared.pulse.register("schedule", LONGEST_SILENCE);
+    loop {
+        beat.beat();
+        let (schedule, blocked_every) = {
+            let settings = shared.settings.borrow();
+            (settings.schedule.clone(), settings.blocked_every)
+        };
+        match issue_due(shared, &schedule, blocked_every).await {
+            Ok(()) => shared.database.works(),
+            Err(error) => shared.database.failed(&error),
+        }
+        if !tick(shared, &ticks.due, WITHOUT_TICKS).await {
+            return;
+        }
+    }
+}
+
+async fn issue_due(
+    shared: &Shared,
+    schedule: &Schedule,
+    blocked_every: Duration,
+) -> Result<(), store::Error> {
+    loop {
+        let now = clock::now();
+        let issued = shared
+            .engine
+            .store
+            .issue_slots(schedule, now - blocked_every, BATCH, now)
+            .await?;
+        if issued.asked > 0 {
+            shared.work.notify_one();
+        }
+        if issued.due > 0 {
+            tracing::debug!(
+                event = "slots.issued",
+                due = issued.due,
+                asked = issued.asked,
+                passed_over = issued.passed_over,
+                "projects fell due"
+            );
+        }
+        if issued.due < BATCH as usize || shared.stop().is_cancelled() {
+            return Ok(());
+        }
+    }
+}
+
+/// Sets appointments anew when the schedule was changed or the clock set back, and looks them over at the start and every hour.
+async fn keep_appointments(shared: &Shared, ticks: &Ticks) {
+    let mut settings = shared.settings.clone();
+    let mut clocks = Clocks::read();
+    let mut is_due = true;
+    let mut schedule = settings.borrow_and_update().schedule.clone();
+    loop {
+        if is_due {
+            match reschedule(shared, &schedule).await {
+                Ok(()) => is_due = false,
+                Err(error) => shared.database.failed(&error),
+            }
+        }
+        tokio::select! {
+            () = shared.stop().cancelled() => return,
+            () = ticks.hour.notified() => is_due = true,
+            changed = settings.changed() => {
+                if changed.is_err() {
+                    // Nobody can set anything any more.
+                    shared.stop().cancelled().await;
+                    return;
+                }
+                let new = settings.borrow_and_update().schedule.clone();
+                is_due |= new != schedule;
+                schedule = new;
+            }
+            () = tokio::time::sleep(Duration::from_secs(5)) => {
+                let now = Clocks::read();
+                if let Some(by) = clocks.set_back(&now) {
+                    tracing::warn!(
+                        event = "clock.set_back",
+                        by_ms = by.num_milliseconds(),
+                        "appointments are looked over"
+                    );
+                    is_due = true;
+                }
+                clocks = now;
+            }
+        }
+    }
+}
+
+async fn reschedule(shared: &Shared, schedule: &Schedule) -> Result<(), store::Error> {
+    let mut after = None;
+    loop {
+        after = shared
+            .engine
+            .store
+            .reschedule(schedule, after.as_ref(), BATCH, clock::now())
+            .await?;
+        if after.is_none() || shared.stop().is_cancelled() {
+            return Ok(());
+        }
+    }
+}
+
+/// The two clocks at one moment.
+struct Clocks {
+    wall: clock::Instant,
+    monotonic: Instant,
+}
+
+impl Clocks {
+    fn read() -> Self {
+        Self {
+            wall: clock::now(),
+            monotonic: Instant::now(),
+        }
+    }
+
+    /// By how much the wall clock was set back between this moment and that.
+    fn set_back(&self, later: &Self) -> Option<TimeDelta> {
+        let elapsed = TimeDelta::from_std(later.monotonic - self.monotonic).ok()?;
+        let by = elapsed - (later.wall - self.wall);
+        (by > SET_BACK).then_some(by)
+    }
+}
+
+async fn keep_house(shared: &Shared, ticks: &Ticks, sinks: &[&'static str]) {
+    let beat = shared.pulse.register("house", 2 * LONGEST_SILENCE);
+    while tick(shared, &ticks.minute, WITHOUT_TICKS).await {
+        beat.beat();
+        name_sinks(shared, sinks).await;
+        let before = clock::now() - REFUSED_KEPT;
+        if let Err(error) = shared.engine.store.forget_refused(before).await {
+            shared.database.failed(&error);
+        }
+    }
+}
+
+/// Names the brokers that are to be told of changes.
+pub(super) async fn name_sinks(shared: &Shared, sinks: &[&'static str]) {
+    let now = clock::now();
+    let named = shared
+        .engine
+        .store
+        .name_sinks(sinks, now - SINK_FORGOTTEN, now)
+        .await;
+    match named {
+        Ok(forgotten) => {
+            for sink in forgotten {
+                tracing::warn!(
+                    event = "sink.forgotten",
+                    sink,
+                    "no worker has named it for a week; what it was not told of is in catalog_changes alone"
+                );
+            }
+        }
+        Err(error) => shared.database.failed(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_is_noticed() {
+        let before = Clocks::read();
+        let after = |seconds: u64, wall: i64| Clocks {
+            wall: before.wall + TimeDelta::seconds(wall),
+            monotonic: before.monotonic + Duration::from_secs(seconds),
+        };
+        assert_eq!(before.set_back(&after(5, 5)), None);
+        assert_eq!(before.set_back(&after(5, 4)), None);
+        assert_eq!(before.set_back(&after(5, 3600)), None);
+        assert_eq!(before.set_back(&after(5, -3595)), Some(TimeDelta::hours(1)));
+    }
+}

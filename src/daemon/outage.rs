@@ -1,0 +1,116 @@
+//! Something that the daemon waits for is down: told when it begins, once a minute while it lasts, and when it is over.
+
+use std::{
+    fmt::Display,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+const BETWEEN_LINES: Duration = Duration::from_mins(1);
+
+/// One thing that can be down, whoever notices.
+#[derive(Debug)]
+pub(super) struct Outage {
+    what: &'static str,
+    state: Mutex<Option<Down>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Down {
+    since: Instant,
+    told_at: Instant,
+}
+
+/// What a failure is worth saying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Began,
+    Lasts(Duration),
+    Nothing,
+}
+
+impl Outage {
+    pub(super) fn of(what: &'static str) -> Self {
+        Self {
+            what,
+            state: Mutex::default(),
+        }
+    }
+
+    /// It failed.
+    pub(super) fn failed(&self, why: &dyn Display) {
+        let what = self.what;
+        match self.note(Instant::now()) {
+            Line::Began => tracing::error!(
+                event = "dependency.down",
+                dependency = what,
+                error = %why,
+                "the {what} cannot be used; it is tried again until it can"
+            ),
+            Line::Lasts(lasted) => tracing::error!(
+                event = "dependency.down",
+                dependency = what,
+                error = %why,
+                down_ms = lasted.as_millis(),
+                "the {what} still cannot be used"
+            ),
+            Line::Nothing => {}
+        }
+    }
+
+    /// It works.
+    pub(super) fn works(&self) {
+        let ended = self.lock().take();
+        if let Some(down) = ended {
+            let what = self.what;
+            tracing::info!(
+                event = "dependency.up",
+                dependency = what,
+                down_ms = down.since.elapsed().as_millis(),
+                "the {what} can be used again"
+            );
+        }
+    }
+
+    fn note(&self, now: Instant) -> Line {
+        let mut state = self.lock();
+        let Some(down) = state.as_mut() else {
+            *state = Some(Down {
+                since: now,
+                told_at: now,
+            });
+            return Line::Began;
+        };
+        if now - down.told_at < BETWEEN_LINES {
+            return Line::Nothing;
+        }
+        down.told_at = now;
+        Line::Lasts(now - down.since)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Down>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_told_when_it_begins_and_once_a_minute() {
+        let outage = Outage::of("database");
+        let began = Instant::now();
+        let after = |seconds| outage.note(began + Duration::from_secs(seconds));
+        assert_eq!(after(0), Line::Began);
+        assert_eq!(after(1), Line::Nothing);
+        assert_eq!(after(59), Line::Nothing);
+        assert_eq!(after(60), Line::Lasts(Duration::from_mins(1)));
+        assert_eq!(after(61), Line::Nothing);
+        assert_eq!(after(130), Line::Lasts(Duration::from_secs(130)));
+        outage.works();
+        assert_eq!(after(131), Line::Began);
+    }
+}
