@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Verdict,
-    output::{BOLD, DIM, GREEN, Output, RED, YELLOW, ago, at, or_dash},
+    output::{BOLD, DIM, GREEN, Output, RED, YELLOW, ago, at, or_dash, plain},
     parse_instant,
 };
 use crate::{
@@ -374,8 +374,39 @@ fn tell(status: &Status, output: &Output) -> anyhow::Result<()> {
         .filter(|until| *until > crate::clock::now())
     {
         output.say(format_args!(
-            "  being synced  by a worker whose lease lasts until {}",
+            "  being synced  by {} with a lease until {}",
+            status.leased_by.as_deref().unwrap_or("a worker"),
             at(until)
+        ))?;
+    }
+    if let Some(pending) = &status.pending {
+        output.say(format_args!(
+            "  asked for     {} ({}{})",
+            when(Some(pending.requested_at)),
+            pending.trigger,
+            pending
+                .reason
+                .as_ref()
+                .map(|reason| format!(": {}", plain(reason)))
+                .unwrap_or_default()
+        ))?;
+        if pending.ready_at > crate::clock::now() {
+            output.say(format_args!("  not before    {}", at(pending.ready_at)))?;
+        }
+    }
+    if let Some(next) = status.next_due_at {
+        let by = match &project.cron {
+            Some(cron) => format!("its own schedule, '{cron}'"),
+            None => "the schedule of all".to_owned(),
+        };
+        output.say(format_args!("  next due      {} by {by}", at(next)))?;
+    }
+    if let Some(since) = status.set_aside_at {
+        output.say(format_args!(
+            "  {RED}set aside{RED:#}     since {}: its last three runs lost their workers; \
+             'catalog-sync project resume {}' takes it up again",
+            at(since),
+            project.id
         ))?;
     }
     if let Some(error) = &status.error {
@@ -401,10 +432,11 @@ fn products(present: &BTreeMap<Kind, i64>) -> i64 {
         .sum()
 }
 
-/// The worst first: failing, held, partial, new, fine, paused.
+/// The worst first: failing or set aside, held, partial, new, fine, paused.
 fn severity(status: &Status) -> u8 {
     match status.outcome {
         _ if status.project.paused_at.is_some() => 5,
+        _ if status.set_aside_at.is_some() => 0,
         Some(Outcome::Failed) => 0,
         _ if status.hold.is_some() => 1,
         Some(Outcome::Partial) => 2,
@@ -415,6 +447,7 @@ fn severity(status: &Status) -> u8 {
 
 fn state(status: &Status) -> &'static str {
     match severity(status) {
+        0 if status.set_aside_at.is_some() => "set aside",
         0 => "failing",
         1 => "held",
         2 => "partly synced",

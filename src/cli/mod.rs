@@ -1,12 +1,15 @@
 //! The command line: parse, wire, print.
 //!
-//! Exit codes: 0 done, 1 failed, 2 a decision is needed (changes, a hold, several apps).
+//! Exit codes: 0 done, 1 failed, 2 a decision is needed (changes, a hold, several apps); 130 and 143: a second signal ended the
+//! daemon at once.
 
 mod catalog;
 #[cfg(feature = "simulator")]
 mod demo;
 mod output;
 mod project;
+mod resync;
+mod run;
 mod setup;
 #[cfg(feature = "simulator")]
 mod simulate;
@@ -22,7 +25,7 @@ use clap::{
 use serde_json::json;
 
 use self::{output::Output, wiring::Wiring};
-use crate::{clock::Instant, diagnosis::Code, project::ProjectId};
+use crate::{clock::Instant, daemon::signals::Stop, diagnosis::Code, project::ProjectId};
 
 /// Keeps the App Store catalogs of many customers right in a SQL database.
 #[derive(Parser)]
@@ -58,8 +61,12 @@ enum Command {
     /// Add and look after projects and their keys
     #[command(subcommand)]
     Project(project::Command),
+    /// Sync what is due and what is asked for, until told to stop: the daemon
+    Run,
     /// Sync projects now
     Sync(sync::SyncArgs),
+    /// Ask the daemon to sync projects
+    Resync(resync::Args),
     /// Show what a sync would change; exits with 2 when something would
     Plan {
         /// The project
@@ -124,6 +131,8 @@ enum Verdict {
     Failed,
     /// A person must decide.
     Undecided,
+    /// A second signal ended the process at once, whatever was under way.
+    Aborted(Stop),
 }
 
 impl From<Verdict> for ExitCode {
@@ -132,6 +141,7 @@ impl From<Verdict> for ExitCode {
             Verdict::Done => Self::SUCCESS,
             Verdict::Failed => Self::from(1),
             Verdict::Undecided => Self::from(2),
+            Verdict::Aborted(stop) => Self::from(stop.exit_code()),
         }
     }
 }
@@ -148,7 +158,13 @@ pub fn main() -> ExitCode {
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(cli.run(&output)),
+        Ok(runtime) => {
+            let result = runtime.block_on(cli.run(&output));
+            if matches!(result, Ok(Verdict::Aborted(_))) {
+                runtime.shutdown_background(); // Dropping it would wait for what is blocked.
+            }
+            result
+        }
         Err(error) => Err(anyhow::Error::from(error).context("no runtime could be started")),
     };
     match result {
@@ -189,11 +205,15 @@ impl Cli {
             Command::Explain { code } => return setup::explain(code, output),
             _ => {}
         }
+        if let Command::Run = self.command {
+            return run::run(self.config.as_deref(), output).await;
+        }
         let wiring = Wiring::load(self.config.as_deref())?;
         match self.command {
             #[cfg(feature = "simulator")]
             Command::Demo | Command::Simulate(_) => Ok(Verdict::Done),
-            Command::Explain { .. } => Ok(Verdict::Done),
+            Command::Explain { .. } | Command::Run => Ok(Verdict::Done),
+            Command::Resync(args) => resync::resync(args, &*wiring.store().await?, output).await,
             Command::Init { new_master_key } => setup::init(new_master_key, &wiring, output).await,
             Command::Project(command) => command.run(&wiring, output).await,
             Command::Sync(args) => sync::sync(args, &wiring, output).await,

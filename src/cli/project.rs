@@ -23,6 +23,7 @@ use crate::{
     diagnosis::{Code, Diagnosis},
     onboard::{self, Wanted},
     project::{App, Project, ProjectId},
+    schedule::Cron,
     store::{self, Store},
 };
 
@@ -59,7 +60,18 @@ pub(super) enum Command {
         /// The project
         id: ProjectId,
     },
-    /// Sync a paused project again
+    /// Sync a project at times of its own
+    Schedule {
+        /// The project
+        id: ProjectId,
+        /// Minute, hour, day, month and weekday in the schedule's time zone, such as '30 4 * * *'
+        #[arg(required_unless_present = "default", conflicts_with = "default")]
+        cron: Option<Cron>,
+        /// Sync it by the schedule of worker.toml again
+        #[arg(long)]
+        default: bool,
+    },
+    /// Sync a project again that is paused, or was set aside
     Resume {
         /// The project
         id: ProjectId,
@@ -173,15 +185,24 @@ impl Command {
             Self::SetKey { id, key } => set_key(&id, &key, wiring, output).await,
             Self::Pause { id } => {
                 let store = wiring.store().await?;
-                store.set_paused(&id, Some(clock::now())).await?;
+                store.pause(&id, clock::now()).await?;
                 output.say(format_args!(
                     "{BOLD}{id}{BOLD:#} is paused; 'catalog-sync project resume {id}' resumes it"
                 ))?;
                 answer_project(&id, &*store, output).await
             }
+            Self::Schedule { id, cron, .. } => {
+                let store = wiring.store().await?;
+                store.set_cron(&id, cron.as_ref()).await?;
+                output.say(match &cron {
+                    Some(cron) => format!("{BOLD}{id}{BOLD:#} is due at '{cron}'"),
+                    None => format!("{BOLD}{id}{BOLD:#} is due by the schedule of all"),
+                })?;
+                answer_project(&id, &*store, output).await
+            }
             Self::Resume { id } => {
                 let store = wiring.store().await?;
-                store.set_paused(&id, None).await?;
+                store.resume(&id, clock::now()).await?;
                 output.say(format_args!("{BOLD}{id}{BOLD:#} is resumed"))?;
                 answer_project(&id, &*store, output).await
             }
@@ -223,6 +244,7 @@ pub(super) async fn add(
         app,
         key_id,
         issuer_id,
+        cron: None,
         paused_at: None,
         created_at: clock::now(),
     };

@@ -278,11 +278,11 @@ fn verdict_of(report: &Report) -> Verdict {
     }
 }
 
-fn worse(a: Verdict, b: Verdict) -> Verdict {
+pub(super) fn worse(a: Verdict, b: Verdict) -> Verdict {
     match (a, b) {
         (Verdict::Failed, _) | (_, Verdict::Failed) => Verdict::Failed,
         (Verdict::Undecided, _) | (_, Verdict::Undecided) => Verdict::Undecided,
-        (Verdict::Done, Verdict::Done) => Verdict::Done,
+        _ => Verdict::Done,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     cmp::Ordering,
     io::{self, IsTerminal as _},
     num::NonZeroU32,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     asc,
     config::{self, Config},
-    queue::Queue,
+    queue::{self, Queue},
     retry::Bases,
     store::{self, Store},
     sync::Engine,
@@ -34,6 +34,15 @@ fn stderr() -> Stderr {
     }
 }
 
+/// Names this process for people: `host:pid`.
+fn worker_name() -> String {
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    format!("{host}:{}", std::process::id())
+}
+
 /// The configuration, and what is opened from it.
 pub(super) struct Wiring {
     pub(super) config: Config,
@@ -42,9 +51,18 @@ pub(super) struct Wiring {
 impl Wiring {
     /// Loads the configuration and starts the log.
     pub(super) fn load(path: Option<&Path>) -> anyhow::Result<Self> {
+        Ok(Self::load_as(path, Speaks::Command)?.0)
+    }
+
+    /// The same for a daemon, whose log speaks for it, and can be set anew.
+    pub(super) fn load_daemon(path: Option<&Path>) -> anyhow::Result<(Self, telemetry::Reload)> {
+        Self::load_as(path, Speaks::Log)
+    }
+
+    fn load_as(path: Option<&Path>, speaks: Speaks) -> anyhow::Result<(Self, telemetry::Reload)> {
         let config = Config::load(path, config::environment())?;
-        telemetry::init(&config.log, stderr(), Speaks::Command)?;
-        Ok(Self { config })
+        let reload = telemetry::init(&config.log, stderr(), speaks)?;
+        Ok((Self { config }, reload))
     }
 
     /// The store as it is, whatever its schema, made if it is missing.
@@ -86,6 +104,7 @@ impl Wiring {
     fn store_options(&self, missing: store::Missing) -> store::Options {
         store::Options {
             missing,
+            worker: worker_name(),
             busy_timeout: Duration::from_millis(self.config.store.busy_timeout_ms),
             max_connections: self.config.store.max_connections,
             ..store::Options::default()
@@ -93,10 +112,6 @@ impl Wiring {
     }
 
     /// The brokers that are set up.
-    #[expect(
-        dead_code,
-        reason = "the daemon is what takes requests and publishes changes"
-    )]
     pub(super) fn queues(&self) -> anyhow::Result<Vec<Arc<dyn Queue>>> {
         let queues = [self.nats()?, self.rabbitmq()?];
         Ok(queues.into_iter().flatten().collect())
@@ -108,13 +123,13 @@ impl Wiring {
         let Some(url) = self.config.nats_url()? else {
             return Ok(None);
         };
-        let settings = crate::queue::nats::Settings {
+        let settings = queue::nats::Settings {
             url,
             credentials_file: named(&section.credentials_file),
             ca_file: named(&section.ca_file),
             prefix: section.prefix.clone(),
         };
-        Ok(Some(Arc::new(crate::queue::nats::Nats::new(settings)?)))
+        Ok(Some(Arc::new(queue::nats::Nats::new(settings)?)))
     }
 
     /// The configuration is not valid with a URL and without the feature.
@@ -134,14 +149,12 @@ impl Wiring {
         let Some(url) = self.config.rabbitmq_url()? else {
             return Ok(None);
         };
-        let settings = crate::queue::rabbitmq::Settings {
+        let settings = queue::rabbitmq::Settings {
             url,
             ca_file: named(&section.ca_file),
             prefix: section.prefix.clone(),
         };
-        Ok(Some(Arc::new(crate::queue::rabbitmq::RabbitMq::new(
-            settings,
-        )?)))
+        Ok(Some(Arc::new(queue::rabbitmq::RabbitMq::new(settings)?)))
     }
 
     /// The configuration is not valid with a URL and without the feature.
@@ -213,6 +226,6 @@ impl Wiring {
 
 /// The file, unless it is empty.
 #[cfg(any(feature = "nats", feature = "rabbitmq"))]
-fn named(file: &Path) -> Option<std::path::PathBuf> {
+fn named(file: &Path) -> Option<PathBuf> {
     (!file.as_os_str().is_empty()).then(|| file.to_owned())
 }

@@ -1,0 +1,180 @@
+//! `run`: the daemon.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use secrecy::ExposeSecret as _;
+use tokio::sync::{Notify, watch};
+
+use super::{Verdict, output::Output, wiring::Wiring};
+use crate::{
+    clock,
+    config::{self, Config},
+    daemon::{
+        Daemon, Settings,
+        health::Server,
+        signals::{self, Shutdown},
+        systemd::Manager,
+    },
+    retry::Patience,
+    store, telemetry, vault,
+};
+
+/// Works until a signal stops it.
+pub(super) async fn run(path: Option<&Path>, _: &Output) -> anyhow::Result<Verdict> {
+    let (wiring, log) = Wiring::load_daemon(path)?;
+    tracing::info!(
+        event = "daemon.starting",
+        version = env!("CARGO_PKG_VERSION"),
+        store = wiring.config.shown_store(),
+        config = wiring.config.file().map(|file| file.display().to_string()),
+        "starting"
+    );
+    let result = Box::pin(work(path, &wiring, &log)).await;
+    if let Err(error) = &result {
+        tracing::error!(
+            event = "daemon.crashed",
+            error = format!("{error:#}"),
+            "the daemon ends"
+        );
+    }
+    result
+}
+
+async fn work(
+    path: Option<&Path>,
+    wiring: &Wiring,
+    log: &telemetry::Reload,
+) -> anyhow::Result<Verdict> {
+    let manager = Manager::new(config::environment(), std::process::id())?;
+    let settings = settings(&wiring.config)?;
+    let queues = wiring.queues()?;
+    let health = match wiring.config.health.listen.as_str() {
+        "" => None,
+        listen => Some(Server::bind(listen).await?),
+    };
+    if let Some(server) = &health {
+        tracing::info!(event = "health.listening", address = %server.address(), "answering probes");
+    }
+    make_first(wiring).await?;
+    let engine = patiently(wiring).await?;
+
+    let shutdown = Shutdown {
+        soft: engine.stop.clone(),
+        cut: engine.cut.clone(),
+    };
+    let grace = Duration::from_millis(wiring.config.daemon.grace_ms);
+    let hangup = Arc::new(Notify::new());
+    let heard = Arc::clone(&hangup);
+    let second = signals::start(shutdown, grace, move || heard.notify_one()).await?;
+    let (set, settings) = watch::channel(settings);
+    let daemon = Daemon {
+        engine,
+        queues,
+        settings,
+        health,
+        manager: manager.clone(),
+    };
+    let reloads = async {
+        loop {
+            hangup.notified().await;
+            manager.reloading();
+            reload(path, &wiring.config, &set, log);
+            manager.ready("at work");
+        }
+    };
+    tokio::select! {
+        ended = daemon.run() => {
+            ended?;
+            Ok(Verdict::Done)
+        }
+        stop = second => Ok(Verdict::Aborted(stop?)),
+        never = reloads => never,
+    }
+}
+
+/// With a SQLite file that is not there yet, this is the first start: the file is made, and a master key.
+async fn make_first(wiring: &Wiring) -> anyhow::Result<()> {
+    let url = wiring.config.store_url()?;
+    if !store::is_absent(url.expose_secret())? {
+        return Ok(());
+    }
+    wiring.open_store().await?.migrate().await?;
+    let key_file = &wiring.config.vault.master_key_file;
+    match vault::create(key_file, clock::now()) {
+        Ok(_) => tracing::warn!(
+            event = "master_key.made",
+            file = %key_file.display(),
+            "a new master key: keep a copy in a safe place, apart from the backups of the database"
+        ),
+        Err(vault::Error::Exists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    tracing::info!(
+        event = "store.made",
+        store = wiring.config.shown_store(),
+        "a new database"
+    );
+    Ok(())
+}
+
+/// All that a run needs, as soon as the database is there.
+async fn patiently(wiring: &Wiring) -> anyhow::Result<crate::sync::Engine> {
+    let mut patience = Patience::default();
+    let mut told = false;
+    loop {
+        match wiring.engine().await {
+            Err(error) if matches!(error.downcast_ref(), Some(store::Error::Unavailable(_))) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(
+                        event = "dependency.down",
+                        dependency = "database",
+                        %error,
+                        "the daemon starts when it can be used"
+                    );
+                }
+                tokio::time::sleep(patience.wait()).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn settings(config: &Config) -> anyhow::Result<Settings> {
+    Ok(Settings {
+        schedule: config.schedule.parse()?,
+        blocked_every: Duration::from_secs(60 * config.schedule.blocked_minutes),
+        concurrency: config.sync.concurrency,
+        limits: config.guard,
+        poll: Duration::from_millis(config.daemon.poll_ms),
+    })
+}
+
+/// Reads the configuration again. What is wrong with it leaves everything as it was.
+fn reload(
+    path: Option<&Path>,
+    at_start: &Config,
+    set: &watch::Sender<Settings>,
+    log: &telemetry::Reload,
+) {
+    let reread = || -> anyhow::Result<Config> {
+        let config = Config::load(path, config::environment())?;
+        set.send_replace(settings(&config)?);
+        log.filter(&config.log)?;
+        Ok(config)
+    };
+    match reread() {
+        Ok(config) => {
+            let needs_restart = config.needs_restart(at_start);
+            tracing::info!(
+                event = "config.reloaded",
+                needs_restart = needs_restart.join(", "),
+                "what can be set while it runs is set"
+            );
+        }
+        Err(error) => tracing::error!(
+            event = "config.rejected",
+            error = format!("{error:#}"),
+            "everything stays as it was"
+        ),
+    }
+}
