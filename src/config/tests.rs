@@ -107,12 +107,12 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest() {
             "worker.toml:2: unknown key 'store.timeout'; did you mean 'store.busy_timeout_ms'?",
         ),
         (
-            "[vault]\nurl = ''",
-            "worker.toml:2: unknown key 'vault.url'; did you mean 'store.url'?",
+            "[vault]\nbase_url = ''",
+            "worker.toml:2: unknown key 'vault.base_url'; did you mean 'app_store.base_url'?",
         ),
         (
             "url = ''",
-            "worker.toml:1: unknown key 'url'; did you mean 'store.url'?",
+            "worker.toml:1: unknown key 'url'; did you mean 'nats.url'?",
         ),
         (
             "[log]\nrotation = 1",

@@ -40,6 +40,8 @@ while read -r order; do
     start) start ;;
   esac
 done
+# Nobody reads any more, and a shell that writes to a closed pipe is ended by it.
+exec >/dev/null 2>&1
 kill_hard
 wait $server
 finish
