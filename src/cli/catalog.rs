@@ -369,6 +369,19 @@ fn tell(status: &Status, output: &Output) -> anyhow::Result<()> {
             status.consecutive_failures
         ))?;
     }
+    tell_work(status, output)?;
+    if let Some(error) = &status.error {
+        output.diagnosis(error)?;
+    }
+    if let Some(hold) = &status.hold {
+        output.hold(&project.id, hold)?;
+    }
+    Ok(())
+}
+
+/// What is under way, waits, or is due.
+fn tell_work(status: &Status, output: &Output) -> anyhow::Result<()> {
+    let project = &status.project;
     if let Some(until) = status
         .leased_until
         .filter(|until| *until > crate::clock::now())
@@ -408,12 +421,6 @@ fn tell(status: &Status, output: &Output) -> anyhow::Result<()> {
             at(since),
             project.id
         ))?;
-    }
-    if let Some(error) = &status.error {
-        output.diagnosis(error)?;
-    }
-    if let Some(hold) = &status.hold {
-        output.hold(&project.id, hold)?;
     }
     Ok(())
 }

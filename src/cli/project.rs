@@ -66,7 +66,7 @@ pub(super) enum Command {
         id: ProjectId,
         /// Minute, hour, day, month and weekday in the schedule's time zone, such as '30 4 * * *'
         #[arg(required_unless_present = "default", conflicts_with = "default")]
-        cron: Option<Cron>,
+        cron: Option<String>,
         /// Sync it by the schedule of worker.toml again
         #[arg(long)]
         default: bool,
@@ -192,6 +192,7 @@ impl Command {
                 answer_project(&id, &*store, output).await
             }
             Self::Schedule { id, cron, .. } => {
+                let cron: Option<Cron> = cron.map(|cron| cron.parse()).transpose()?;
                 let store = wiring.store().await?;
                 store.set_cron(&id, cron.as_ref()).await?;
                 output.say(match &cron {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{
     Verdict,
@@ -88,6 +89,7 @@ async fn wait(
     let mut answers: Vec<Value> = Vec::new();
     let mut idle = 0;
     while !tickets.is_empty() {
+        let began = Instant::now();
         let statuses = look(&tickets, store).await?;
         let mut moves = statuses.len() < tickets.len();
         // Projects that were removed meanwhile.
@@ -129,7 +131,8 @@ async fn wait(
             ))?;
         }
         if !tickets.is_empty() {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+            // Looking at thousands of projects is not to keep the database busy.
+            tokio::time::sleep(BETWEEN_LOOKS.max(9 * began.elapsed())).await;
         }
     }
     output.json(&answers)?;

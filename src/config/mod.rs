@@ -241,7 +241,7 @@ impl Default for AppStore {
 impl Default for Sync {
     fn default() -> Self {
         Self {
-            concurrency: 8,
+            concurrency: 32,
             lease_ms: 30_000,
             heartbeat_ms: 10_000,
         }

@@ -11,7 +11,7 @@ use std::{
 use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, Schedule};
+use super::{AppStore, Config, Schedule};
 
 /// Which URLs a section takes.
 pub(super) struct Scheme {
@@ -85,41 +85,7 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         rules.broken(&["vault.master_key_file"], text.to_owned());
     }
 
-    if let Err(what) = check_base_url(&app_store.base_url) {
-        rules.broken(
-            &["app_store.base_url"],
-            format!("'app_store.base_url' {what}"),
-        );
-    }
-    if !is_proxy(&app_store.proxy) {
-        let text = "'app_store.proxy' must be a URL such as http://proxy:3128, or empty for none";
-        rules.broken(&["app_store.proxy"], text.to_owned());
-    }
-    rules.range(
-        &["app_store.connect_timeout_ms"],
-        app_store.connect_timeout_ms,
-        1..=600_000,
-    );
-    rules.range(
-        &["app_store.request_timeout_ms"],
-        app_store.request_timeout_ms,
-        1..=600_000,
-    );
-    rules.range(
-        &["app_store.in_flight_per_key"],
-        count(app_store.in_flight_per_key),
-        1..=100,
-    );
-    rules.range(
-        &["app_store.requests_per_second_per_key"],
-        app_store.requests_per_second_per_key.into(),
-        1..=1_000,
-    );
-    rules.range(
-        &["app_store.burst_per_key"],
-        app_store.burst_per_key.into(),
-        1..=10_000,
-    );
+    rules.app_store(app_store);
 
     rules.range(&["sync.concurrency"], count(sync.concurrency), 1..=1_000);
     rules.range(&["sync.lease_ms"], sync.lease_ms, 1_000..=3_600_000);
@@ -225,6 +191,45 @@ impl Rules {
                 format!("'{key}' is {value}; it must be {from} to {to}"),
             );
         }
+    }
+
+    fn app_store(&mut self, app_store: &AppStore) {
+        if let Err(what) = check_base_url(&app_store.base_url) {
+            self.broken(
+                &["app_store.base_url"],
+                format!("'app_store.base_url' {what}"),
+            );
+        }
+        if !is_proxy(&app_store.proxy) {
+            let text =
+                "'app_store.proxy' must be a URL such as http://proxy:3128, or empty for none";
+            self.broken(&["app_store.proxy"], text.to_owned());
+        }
+        self.range(
+            &["app_store.connect_timeout_ms"],
+            app_store.connect_timeout_ms,
+            1..=600_000,
+        );
+        self.range(
+            &["app_store.request_timeout_ms"],
+            app_store.request_timeout_ms,
+            1..=600_000,
+        );
+        self.range(
+            &["app_store.in_flight_per_key"],
+            count(app_store.in_flight_per_key),
+            1..=100,
+        );
+        self.range(
+            &["app_store.requests_per_second_per_key"],
+            app_store.requests_per_second_per_key.into(),
+            1..=1_000,
+        );
+        self.range(
+            &["app_store.burst_per_key"],
+            app_store.burst_per_key.into(),
+            1..=10_000,
+        );
     }
 
     fn schedule(&mut self, schedule: &Schedule) {

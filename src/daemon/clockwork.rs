@@ -30,15 +30,15 @@ const REFUSED_KEPT: TimeDelta = TimeDelta::days(30);
 #[derive(Default)]
 struct Ticks {
     /// Every five seconds: whether a project is due.
-    due: Notify,
+    due: Arc<Notify>,
     /// Every minute: the house.
-    minute: Notify,
+    minute: Arc<Notify>,
     /// Every hour: whether appointments are still what the schedule says.
-    hour: Notify,
+    hour: Arc<Notify>,
 }
 
 pub(super) async fn run(shared: Arc<Shared>, sinks: Vec<&'static str>) {
-    let ticks = Arc::new(Ticks::default());
+    let ticks = Ticks::default();
     let scheduler = match start(&ticks).await {
         Ok(scheduler) => Some(scheduler),
         Err(error) => {
@@ -58,16 +58,15 @@ pub(super) async fn run(shared: Arc<Shared>, sinks: Vec<&'static str>) {
     }
 }
 
-async fn start(ticks: &Arc<Ticks>) -> Result<JobScheduler, JobSchedulerError> {
+async fn start(ticks: &Ticks) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
-    let jobs: [(&str, fn(&Ticks) -> &Notify); 3] = [
-        ("*/5 * * * * *", |ticks| &ticks.due),
-        ("30 * * * * *", |ticks| &ticks.minute),
-        ("0 30 * * * *", |ticks| &ticks.hour),
-    ];
-    for (cron, of) in jobs {
-        let ticks = Arc::clone(ticks);
-        let job = Job::new(cron, move |_, _| of(&ticks).notify_one())?;
+    for (cron, tick) in [
+        ("*/5 * * * * *", &ticks.due),
+        ("30 * * * * *", &ticks.minute),
+        ("0 30 * * * *", &ticks.hour),
+    ] {
+        let tick = Arc::clone(tick);
+        let job = Job::new(cron, move |_, _| tick.notify_one())?;
         scheduler.add(job).await?;
     }
     scheduler.start().await?;

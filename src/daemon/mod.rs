@@ -22,11 +22,11 @@ pub mod pulse;
 pub mod signals;
 pub mod systemd;
 
-use std::{any::Any, future::Future, sync::Arc, time::Duration};
+use std::{any::Any, collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
-    task::{JoinError, JoinSet},
+    task::{Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -146,17 +146,13 @@ impl Daemon {
             );
             loops.own("outbox", outbox::run(share(), queue, outage));
         }
+        let ended = loops.ended.clone();
         if let Some(server) = health {
-            let serving = server.serve(
-                shared.pulse.clone(),
-                shared.readiness.clone(),
-                loops.ended.clone(),
-            );
-            loops.own("health", serving);
+            let (pulse, readiness) = (shared.pulse.clone(), shared.readiness.clone());
+            loops.own_to_the_end("health", server.serve(pulse, readiness, ended.clone()));
         }
         let (pulse, fed) = (shared.pulse.clone(), manager.clone());
-        let ended = loops.ended.clone();
-        loops.own("watchdog", async move {
+        loops.own_to_the_end("watchdog", async move {
             tokio::select! {
                 () = fed.feed_watchdog(&pulse) => {}
                 () = ended.cancelled() => {}
@@ -172,35 +168,39 @@ impl Daemon {
         // A crash stops the others in order.
         stop.cancel();
         loops.drain().await;
-        match crash {
-            Some(crash) => Err(crash),
-            None => {
-                tracing::info!(event = "daemon.stopped", "nothing is left in hand");
-                Ok(())
-            }
+        if let Some(crash) = crash {
+            return Err(crash);
         }
+        tracing::info!(event = "daemon.stopped", "nothing is left in hand");
+        Ok(())
     }
 }
 
 /// The daemon's tasks.
 #[derive(Default)]
 struct Loops {
-    tasks: JoinSet<&'static str>,
-    names: Vec<(tokio::task::Id, &'static str)>,
-    /// Cancelled once the work is done: until then probes are answered and the watchdog is fed.
+    /// What does the work, and ends when it is told to stop.
+    work: JoinSet<()>,
+    /// What tells how it fares, and goes on until the work has ended.
+    telling: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+    /// Cancelled once the work has ended.
     ended: CancellationToken,
 }
 
-/// What goes on until everything else has ended.
-const TO_THE_END: [&str; 2] = ["health", "watchdog"];
-
 impl Loops {
     fn own(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let handle = self.tasks.spawn(async move {
-            task.await;
-            name
-        });
-        self.names.push((handle.id(), name));
+        let handle = self.work.spawn(task);
+        self.names.insert(handle.id(), name);
+    }
+
+    fn own_to_the_end(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let handle = self.telling.spawn(task);
+        self.names.insert(handle.id(), name);
     }
 
     /// Waits for the stop. A task that ends before it is a crash.
@@ -208,50 +208,36 @@ impl Loops {
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            ended = self.tasks.join_next() => Some(match ended {
-                Some(Ok(part)) => Crash { part, why: "nothing told it to".to_owned() },
-                Some(Err(error)) => Crash { part: self.name_of(&error), why: panic_text(error) },
-                None => Crash { part: "work", why: "there is none".to_owned() },
-            }),
+            Some(ended) = self.work.join_next_with_id() => Some(self.crash(ended)),
+            Some(ended) = self.telling.join_next_with_id() => Some(self.crash(ended)),
         }
+    }
+
+    fn crash(&self, ended: Result<(Id, ()), JoinError>) -> Crash {
+        let (id, why) = match ended {
+            Ok((id, ())) => (id, "nothing told it to".to_owned()),
+            Err(error) => (error.id(), panic_text(error)),
+        };
+        let part = self.names.get(&id).copied().unwrap_or("work");
+        Crash { part, why }
     }
 
     /// Waits for the tasks to end.
     async fn drain(&mut self) {
-        while self.tasks.len() > self.still_to_the_end() {
-            match self.tasks.join_next().await {
-                Some(Ok(name)) => self
-                    .names
-                    .retain(|(_, it)| *it != name || name == "intake" || name == "outbox"),
-                Some(Err(error)) => {
-                    let part = self.name_of(&error);
-                    self.names.retain(|(id, _)| *id != error.id());
-                    tracing::error!(
-                        event = "daemon.part_crashed",
-                        part,
-                        why = panic_text(error),
-                        "while stopping"
-                    );
-                }
-                None => break,
-            }
+        while let Some(ended) = self.work.join_next_with_id().await {
+            self.tell_of_crash(ended);
         }
         self.ended.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        while let Some(ended) = self.telling.join_next_with_id().await {
+            self.tell_of_crash(ended);
+        }
     }
 
-    fn still_to_the_end(&self) -> usize {
-        self.names
-            .iter()
-            .filter(|(_, name)| TO_THE_END.contains(name))
-            .count()
-    }
-
-    fn name_of(&self, error: &JoinError) -> &'static str {
-        self.names
-            .iter()
-            .find(|(id, _)| *id == error.id())
-            .map_or("work", |(_, name)| name)
+    fn tell_of_crash(&self, ended: Result<(Id, ()), JoinError>) {
+        if ended.is_err() {
+            let Crash { part, why } = self.crash(ended);
+            tracing::error!(event = "daemon.part_crashed", part, why, "while stopping");
+        }
     }
 }
 

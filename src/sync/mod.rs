@@ -258,7 +258,7 @@ impl Engine {
                     Ok(Ok(_)) => trusted_until = attempted_at + trust,
                     Ok(Err(error @ Error::LeaseLost { .. })) => return error,
                     Ok(Err(error)) if tokio::time::Instant::now() < trusted_until => {
-                        tracing::warn!(event = "lease.not_renewed", project.id = %lease.project, %error, "trying again");
+                        tracing::debug!(event = "lease.not_renewed", project.id = %lease.project, %error, "trying again");
                     }
                     Ok(Err(_)) | Err(_) => {
                         return Error::LeaseLost {
