@@ -15,7 +15,7 @@ use super::Error;
 /// A day matches when its number or its weekday does, if both fields are given (a `+` before the weekday asks for both).
 /// `L` is the last day or, as `5L`, the last Friday of the month, `15W` the working day nearest the 15th, `1#2` the
 /// second Monday.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Cron {
     written: String,
     pub(super) pattern: croner::Cron,
