@@ -3,7 +3,10 @@
 //! A project's revisions are committed one after another, under its lease, so its rows are in order. One worker at a time tells a
 //! broker; rows go when the broker has confirmed them, so a crash repeats some and loses none.
 
+use std::collections::BTreeMap;
+
 use chrono::SecondsFormat;
+use serde::Serialize;
 use serde_json::json;
 
 use super::{Connection, Db, rows::Row, sql, views};
@@ -20,14 +23,11 @@ pub(super) async fn put(
     run: &Run,
     revision: i64,
 ) -> Result<(), Error> {
-    sqlx::query::<Db>(
-        "insert into outbox (sink, project_id, revision, after_seq)
-         select name, $1, $2, coalesce((select max(seq) from changes where project_id = $1), 0) from sinks",
-    )
-    .bind(project.as_str())
-    .bind(revision)
-    .execute(&mut *connection)
-    .await?;
+    sqlx::query::<Db>(sql::PUT_OUTBOX)
+        .bind(project.as_str())
+        .bind(revision)
+        .execute(&mut *connection)
+        .await?;
     if let Some(tell) = sql::TELL_LISTENERS {
         let at = run.finished_at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let note = json!({
@@ -132,7 +132,7 @@ pub(super) async fn told(
     lease: &SinkLease,
     told: &[Untold],
 ) -> Result<bool, Error> {
-    let Some(last) = told.last() else {
+    let Some(last) = told.iter().map(|untold| untold.outbox_id).max() else {
         return Ok(true);
     };
     // Keeps the row until the end, so that nobody takes the right to tell in between.
@@ -145,21 +145,44 @@ pub(super) async fn told(
     if held.rows_affected() == 0 {
         return Ok(false);
     }
-    sqlx::query::<Db>("update outbox set after_seq = $2 where id = $1")
-        .bind(last.outbox_id)
-        .bind(last.change.seq)
-        .execute(&mut *connection)
-        .await?;
+    let progress: BTreeMap<i64, i64> = told
+        .iter()
+        .map(|untold| (untold.outbox_id, untold.change.seq))
+        .collect();
+    let progress: Vec<Progress> = progress
+        .into_iter()
+        .map(|(id, seq)| Progress { id, seq })
+        .collect();
+    sqlx::query::<Db>(concat!(
+        "update outbox as o set after_seq = a.new_after_seq
+         from (select ",
+        sql::as_integer!("value ->> 'id'"),
+        " as outbox_id, ",
+        sql::as_integer!("value ->> 'seq'"),
+        " as new_after_seq from ",
+        sql::each!("$1"),
+        ") as a where o.id = a.outbox_id and o.after_seq < a.new_after_seq"
+    ))
+    .bind(sql::json(&progress))
+    .execute(&mut *connection)
+    .await?;
+    // Not all rows up to the last: one with a lower id may have been committed since they were read.
     sqlx::query::<Db>(
         "delete from outbox where sink = $1 and id <= $2 and not exists (
              select 1 from changes c
              where c.project_id = outbox.project_id and c.revision = outbox.revision and c.seq > outbox.after_seq
-             and outbox.id = $2
          )",
     )
     .bind(&lease.sink)
-    .bind(last.outbox_id)
+    .bind(last)
     .execute(connection)
     .await?;
     Ok(true)
+}
+
+/// How far a broker was told of a revision, as the statement reads it.
+#[derive(Serialize)]
+struct Progress {
+    id: i64,
+    seq: i64,
 }

@@ -48,16 +48,24 @@ pub(super) async fn add(
     work::ask_one(connection, &project.id, project.created_at).await
 }
 
-/// What a key has left to spend is kept as long as any project uses it.
+/// What a key has left to spend is kept as long as any project uses it. The update changes nothing: it locks the row, for
+/// the key's last other project may be about to take it away.
 async fn keep_usage(connection: &mut Connection, key_id: &str) -> Result<(), Error> {
-    sqlx::query::<Db>("insert into key_usage (key_id) values ($1) on conflict (key_id) do nothing")
-        .bind(key_id)
-        .execute(connection)
-        .await?;
+    sqlx::query::<Db>(
+        "insert into key_usage (key_id) values ($1) on conflict (key_id) do update set key_id = excluded.key_id",
+    )
+    .bind(key_id)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
 async fn forget_unused_usage(connection: &mut Connection, key_id: &str) -> Result<(), Error> {
+    // Before the statement that looks for its projects: that one sees only what was committed when it began.
+    sqlx::query::<Db>(sql::LOCK_KEY)
+        .bind(key_id)
+        .execute(&mut *connection)
+        .await?;
     sqlx::query::<Db>(
         "delete from key_usage where key_id = $1 and not exists (select 1 from api_keys k where k.key_id = $1)",
     )

@@ -54,9 +54,19 @@ pub(super) const fn trigger(urgency: i64) -> Trigger {
 struct Item<'a> {
     id: &'a ProjectId,
     urgency: i64,
-    reason: Option<&'a str>,
+    reason: Option<String>,
     requested_at: String,
     slot_at: Option<String>,
+}
+
+impl Item<'_> {
+    /// The first that is given stays. Without U+0000, which Postgres cannot hold: one such reason would spoil all the requests
+    /// that it comes with.
+    fn add_reason(&mut self, reason: Option<&str>) {
+        if self.reason.is_none() {
+            self.reason = reason.map(|reason| reason.replace('\0', ""));
+        }
+    }
 }
 
 pub(super) async fn ask(
@@ -70,7 +80,7 @@ pub(super) async fn ask(
         let item = items
             .entry(project)
             .or_insert_with(|| on_demand(project, now));
-        item.reason = item.reason.or(reason.as_deref());
+        item.add_reason(reason.as_deref());
     }
     let tickets = ask_for(connection, items.values(), now).await?;
     Ok(Asked {
@@ -207,7 +217,7 @@ pub(super) async fn take_inbox(
             let item = items
                 .entry(id)
                 .or_insert_with(|| on_demand(id, *requested_at));
-            item.reason = item.reason.or(reason.as_deref());
+            item.add_reason(reason.as_deref());
         }
     }
     let tickets = ask_for(connection, items.values(), now).await?;
@@ -442,6 +452,8 @@ pub(super) async fn claim(
     let ids = sqlx::query_scalar::<Db, String>(sql::CANDIDATES)
         .bind(sql::instant(now))
         .bind(i64::from(most))
+        .bind(last_chance == LastChance::One)
+        .bind(sql::instant(now - LOSSES_WITHIN))
         .fetch_all(&mut *connection)
         .await?;
     if ids.is_empty() {

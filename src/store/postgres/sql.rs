@@ -109,6 +109,11 @@ pub(super) const LOG_CHANGES: &str = "
     from jsonb_array_elements($2) with ordinality as change (value, number)
     order by number";
 
+/// A row for each broker. One that is being forgotten is waited for: a row that refers to it would fail the whole commit.
+pub(super) const PUT_OUTBOX: &str = "
+    insert into outbox (sink, project_id, revision, after_seq)
+    select name, $1, $2, coalesce((select max(seq) from changes where project_id = $1), 0) from sinks for key share";
+
 pub(super) const TELL_LISTENERS: Option<&str> =
     Some("select pg_notify('catalog_sync_changes', $1)");
 
@@ -150,7 +155,8 @@ macro_rules! key_is_free {
 }
 pub(super) use key_is_free;
 
-/// Projects with a request that is ready, the most urgent first.
+/// Projects with a request that is ready, the most urgent first. Those on their last chance, having lost two runs in a row, are
+/// left out unless one may be given: they would take up the places of others for as long as it may not.
 pub(super) const CANDIDATES: &str = concat!(
     "select s.project_id from project_state s
      join projects p on p.id = s.project_id
@@ -159,6 +165,11 @@ pub(super) const CANDIDATES: &str = concat!(
      where s.asked > s.served and s.ready_at <= $1
          and (s.lease_until is null or s.lease_until <= $1)
          and p.paused_at is null and s.set_aside_at is null
+         and ($3 or 2 <> case
+             when s.lease_token is null then s.losses
+             when coalesce(s.lost_since > $4, false) then s.losses + 1
+             else 1
+         end)
          and ",
     key_is_free!("$1"),
     "
@@ -178,9 +189,13 @@ pub(super) const APPOINTMENTS: &str = "
     from project_state s join projects p on p.id = s.project_id
     where s.project_id > $1 order by s.project_id limit $2 for update of s";
 
+/// `timestamptz` reaches further than we can read, up to infinity; which instant it is does not matter then.
 pub(super) const TAKE_INBOX: &str = "
     delete from sync_requests where id in (select id from sync_requests order by id limit $1 for update skip locked)
-    returning project_id, reason, requested_at";
+    returning project_id, reason, greatest(least(requested_at, '9999-01-01'), 'epoch') as requested_at";
+
+/// Whoever adds a project with this key holds the row until it is done, and is seen by the next statement.
+pub(super) const LOCK_KEY: &str = "select 1 from key_usage where key_id = $1 for update";
 
 pub(super) const LOCK_USAGE: &str = "
     select u.key_id, u.ledger from api_keys k join key_usage u on u.key_id = k.key_id

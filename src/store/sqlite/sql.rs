@@ -102,6 +102,11 @@ pub(super) const LOG_CHANGES: &str = "
     from json_each($2)
     order by key";
 
+/// A row for each broker.
+pub(super) const PUT_OUTBOX: &str = "
+    insert into outbox (sink, project_id, revision, after_seq)
+    select name, $1, $2, coalesce((select max(seq) from changes where project_id = $1), 0) from sinks";
+
 /// Nobody listens to a file.
 pub(super) const TELL_LISTENERS: Option<&str> = None;
 
@@ -143,7 +148,8 @@ macro_rules! key_is_free {
 }
 pub(super) use key_is_free;
 
-/// Projects with a request that is ready, the most urgent first.
+/// Projects with a request that is ready, the most urgent first. Those on their last chance, having lost two runs in a row, are
+/// left out unless one may be given: they would take up the places of others for as long as it may not.
 pub(super) const CANDIDATES: &str = concat!(
     "select s.project_id from project_state s
      join projects p on p.id = s.project_id
@@ -152,6 +158,11 @@ pub(super) const CANDIDATES: &str = concat!(
      where s.asked > s.served and s.ready_at <= $1
          and (s.lease_until is null or s.lease_until <= $1)
          and p.paused_at is null and s.set_aside_at is null
+         and ($3 or 2 <> case
+             when s.lease_token is null then s.losses
+             when coalesce(s.lost_since > $4, false) then s.losses + 1
+             else 1
+         end)
          and ",
     key_is_free!("$1"),
     "
@@ -174,6 +185,9 @@ pub(super) const APPOINTMENTS: &str = "
 pub(super) const TAKE_INBOX: &str = "
     delete from sync_requests where id in (select id from sync_requests order by id limit $1)
     returning project_id, reason, requested_at";
+
+/// Nothing: a writing transaction has the database to itself.
+pub(super) const LOCK_KEY: &str = "select $1";
 
 pub(super) const LOCK_USAGE: &str = "
     select u.key_id, u.ledger from api_keys k join key_usage u on u.key_id = k.key_id
