@@ -1,20 +1,34 @@
 //! The stores: one suite, run over SQLite and over Postgres, and what only one of the two can do.
 
+mod budgets;
+mod claims;
 mod commits;
 mod documented;
+mod inbox;
 mod laws;
 mod leases;
+mod losses;
 mod opening;
+mod outbox;
+mod postgres_rows;
 mod projects;
+mod raw;
 mod sample;
+mod slots;
+mod upgrade;
 mod views;
 mod wholeness;
+mod work;
+mod work_laws;
 
 use std::sync::Arc;
 
 use catalog_sync::store::{self, Store};
 
 use crate::postgres;
+
+/// The worker's name in all of these tests.
+const WORKER: &str = "worker-1";
 
 /// A migrated store with nothing in it, of which `url` is the address; `_place` goes with it.
 struct Fresh<P> {
@@ -43,33 +57,49 @@ async fn fresh_postgres() -> Fresh<postgres::Database> {
 }
 
 async fn open_migrated(url: &str) -> Arc<dyn Store> {
-    store::open_migrated(url, &store::Options::default())
-        .await
-        .unwrap()
+    let options = store::Options {
+        worker: WORKER.to_owned(),
+        ..store::Options::default()
+    };
+    store::open_migrated(url, &options).await.unwrap()
 }
 
-/// Makes of each case, written once as `async fn case(store: &dyn Store)`, a test over each store.
+/// Makes of each case, written once as `async fn case(store: &dyn Store)`, a test over each store. Those after `by hand` are
+/// given a connection of the host's own too: `async fn case(store: &dyn Store, raw: &mut Raw)`.
 macro_rules! conformance {
-    ($($subject:ident { $($case:ident)* })*) => {
+    (
+        $($subject:ident { $($case:ident)* })*
+        ; by hand
+        $($by_hand:ident { $($hand_case:ident)* })*
+    ) => {
         mod on_sqlite {
-            $(mod $subject {
-                $(#[tokio::test]
-                async fn $case() {
-                    let fresh = crate::store::fresh_sqlite().await;
-                    crate::store::$subject::$case(&*fresh.store).await;
-                })*
-            })*
+            conformance!(@tests fresh_sqlite $($subject { $($case)* })*);
+            conformance!(@by_hand fresh_sqlite $($by_hand { $($hand_case)* })*);
         }
 
         mod on_postgres {
-            $(mod $subject {
-                $(#[tokio::test]
-                async fn $case() {
-                    let fresh = crate::store::fresh_postgres().await;
-                    crate::store::$subject::$case(&*fresh.store).await;
-                })*
-            })*
+            conformance!(@tests fresh_postgres $($subject { $($case)* })*);
+            conformance!(@by_hand fresh_postgres $($by_hand { $($hand_case)* })*);
         }
+    };
+    (@tests $fresh:ident $($subject:ident { $($case:ident)* })*) => {
+        $(mod $subject {
+            $(#[tokio::test]
+            async fn $case() {
+                let fresh = crate::store::$fresh().await;
+                crate::store::$subject::$case(&*fresh.store).await;
+            })*
+        })*
+    };
+    (@by_hand $fresh:ident $($subject:ident { $($case:ident)* })*) => {
+        $(mod $subject {
+            $(#[tokio::test]
+            async fn $case() {
+                let fresh = crate::store::$fresh().await;
+                let mut raw = crate::store::raw::Raw::connect(&fresh.url).await;
+                crate::store::$subject::$case(&*fresh.store, &mut raw).await;
+            })*
+        })*
     };
 }
 
@@ -139,5 +169,131 @@ conformance! {
     }
     laws {
         a_committed_catalog_is_the_applied_one
+    }
+    work {
+        a_new_project_has_asked_for_its_first_sync
+        a_project_has_one_request_however_often_it_is_asked_for
+        the_first_instant_and_the_first_reason_stay
+        one_call_may_name_a_project_twice
+        unknown_projects_are_named_and_the_others_are_asked
+        a_reason_in_odd_text_spoils_nobodys_request
+        all_who_write_the_list_at_once_get_through
+        a_ticket_is_served_once_its_run_has_ended
+        a_new_key_asks
+        a_new_key_leaves_what_its_lost_run_was_to_answer
+        resuming_asks
+        pausing_does_not_lose_a_request
+        resuming_what_was_not_paused_asks_nothing
+        requests_during_a_run_make_one_more_run_after_it
+        a_request_during_a_run_that_fails_is_not_put_off
+        a_request_after_a_workers_death_is_answered_by_the_takeover
+        a_request_during_a_run_that_dies_is_answered_by_the_takeover
+        a_release_leaves_the_request_and_counts_nothing
+        what_was_asked_before_and_during_a_released_run_is_one_run
+        a_sync_by_hand_answers_what_was_asked_before_it
+        a_stale_commit_serves_nothing
+        what_there_is_to_do_can_be_seen
+        a_run_to_be_repeated_waits_for_its_instant
+        repetitions_in_a_row_are_counted
+        a_request_replaces_a_repetition_that_would_come_later
+        a_sync_by_hand_makes_a_repetition_needless
+    }
+    claims {
+        on_demand_comes_before_scheduled_before_repeated
+        who_has_waited_longest_comes_first
+        no_more_are_claimed_than_wanted
+        a_paused_project_is_left_alone
+        a_claimed_project_is_nobody_elses
+        projects_that_share_a_key_take_turns
+        a_key_is_free_again_when_its_lease_ran_out
+        a_sync_by_hand_keeps_its_key_from_others
+        a_busy_key_does_not_stand_in_the_way_of_others
+        of_sixteen_claimers_at_once_each_has_other_projects
+        of_sixteen_claimers_at_once_one_has_the_key
+        a_claim_brings_what_acquiring_brings
+        a_worker_is_named_where_it_works_and_where_it_worked
+        a_removed_project_is_not_claimed
+    }
+    losses {
+        a_lease_that_ran_out_is_told
+        three_in_a_row_set_a_project_aside
+        a_run_that_ends_in_between_begins_the_count_anew
+        losses_of_other_days_do_not_count
+        a_last_chance_is_not_given_beside_another
+        last_chances_are_given_one_at_a_time
+        a_last_chance_does_not_stand_in_the_way_of_others
+        resuming_takes_a_project_up_again
+        a_project_set_aside_may_be_synced_by_hand
+        asking_does_not_take_a_project_up_again
+        a_sync_by_hand_that_dies_counts_too
+        losses_are_kept_over_a_release
+        a_late_commit_of_a_lease_that_nobody_took_is_no_loss
+        a_renewed_lease_is_no_loss
+    }
+    slots {
+        a_new_project_gets_an_appointment_and_no_slot
+        a_slot_that_is_due_is_issued_once
+        schedulers_that_meet_issue_each_slot_once
+        what_was_missed_is_caught_up_once
+        a_clock_set_back_repeats_no_slot
+        a_slot_that_waits_or_is_under_way_is_not_issued_again
+        a_paused_project_catches_up_once_when_resumed
+        a_project_set_aside_gets_no_slots_until_resumed
+        a_project_keeps_to_its_own_cron
+        a_changed_schedule_moves_appointments_page_by_page
+        an_unchanged_schedule_changes_no_appointment
+        what_is_due_already_is_left_to_the_tick
+        a_key_that_waits_for_a_person_is_passed_over_for_a_while
+        a_key_that_waits_for_a_person_is_looked_at_on_demand
+        a_failure_that_passes_by_itself_is_not_passed_over
+        a_slot_has_one_run
+        no_more_slots_are_issued_than_wanted_at_once
+        a_slot_replaces_a_repetition_that_would_come_later
+        a_repetition_is_no_second_run_of_its_slot
+        a_slot_joins_what_waits_already
+        a_slot_that_comes_during_a_run_has_a_run_of_its_own
+        a_dead_runs_slot_is_the_takeovers
+        a_slot_is_not_issued_before_the_projects_place_in_the_spread
+    }
+    budgets {
+        scheduled_work_leaves_a_fifth
+        what_somebody_waits_for_leaves_a_twentieth
+        who_is_put_off_waits_until_the_instant_told
+        a_key_that_apple_turned_away_puts_off_all_its_projects
+        what_one_project_spends_another_with_its_key_lacks
+        requests_count_though_no_answer_told_of_the_budget
+        a_key_is_forgotten_with_its_last_project
+        another_key_begins_anew_and_the_same_goes_on
+        a_stale_commit_spends_nothing
+    }
+    outbox {
+        nothing_is_kept_while_no_broker_is_named
+        each_broker_is_told_for_itself
+        a_commit_without_changes_tells_nothing
+        a_long_revision_is_told_in_parts
+        projects_keep_their_order_beside_each_other
+        what_was_not_confirmed_is_read_again
+        who_lost_the_right_to_tell_confirms_nothing
+        one_at_a_time_has_the_right_to_tell
+        a_broker_that_is_named_no_more_is_forgotten
+        a_removed_project_is_told_of_no_more
+        what_is_committed_while_a_broker_is_told_stays
+    }
+    work_laws {
+        every_request_is_answered_by_a_later_run
+    }
+    ; by hand
+    inbox {
+        a_row_asks_for_its_project_and_goes
+        many_rows_of_a_project_are_one_request
+        an_instant_to_come_counts_as_now
+        rows_that_name_no_project_are_put_aside_with_the_cause
+        no_more_rows_are_taken_than_wanted_the_oldest_first
+        takers_that_meet_take_each_row_once
+        odd_instants_do_no_harm
+        a_row_during_a_run_causes_another
+        what_was_put_aside_is_forgotten_in_time
+        the_host_can_read_what_waits_and_what_runs
+        the_host_can_read_what_is_set_aside
     }
 }

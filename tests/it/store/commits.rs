@@ -10,9 +10,12 @@ use catalog_sync::{
 };
 use serde_json::json;
 
-use super::sample::{
-    add, aftermath, at, claim, coins, everything, grace_period, group, history, plan, refusal, run,
-    snapshot, subscription, sync,
+use super::{
+    WORKER,
+    sample::{
+        add, aftermath, at, claim, coins, everything, grace_period, group, history, plan, refusal,
+        run, snapshot, subscription, sync,
+    },
 };
 
 pub(crate) async fn every_op_is_written_and_logged(store: &dyn Store) {
@@ -247,7 +250,7 @@ pub(crate) async fn a_run_comes_back_as_it_was_recorded(store: &dyn Store) {
             run: run.clone(),
             epoch: lease.epoch,
             revision: 1,
-            worker: Some(String::new()),
+            worker: Some(WORKER.to_owned()),
         };
         assert_eq!(store.read_runs(&acme, 1).await.unwrap(), [recorded]);
     }

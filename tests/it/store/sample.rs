@@ -12,8 +12,8 @@ use catalog_sync::{
     project::{App, Project, ProjectId, SealedKey},
     run::{Cost, KeyHealth, Outcome, Run, Trigger},
     store::{
-        Aftermath, Committed, HistoryFilter, Lease, LoggedChange, RecordedRun, Removed, Shelf,
-        State, Status, Store,
+        Aftermath, Ask, Claim, Claimed, Committed, HistoryFilter, LastChance, Lease, LoggedChange,
+        RecordedRun, Removed, Request, Shelf, State, Status, Store,
     },
 };
 use chrono::DateTime;
@@ -62,6 +62,26 @@ pub(crate) async fn add(store: &dyn Store, name: &str) -> ProjectId {
         .await
         .unwrap();
     project.id
+}
+
+/// With the key of this id, not the one that samples share.
+pub(crate) async fn add_with_key(store: &dyn Store, name: &str, key_id: &str) -> ProjectId {
+    let project = Project {
+        key_id: key_id.to_owned(),
+        ..project(name)
+    };
+    store
+        .add_project(&project, &key_of(&project))
+        .await
+        .unwrap();
+    project.id
+}
+
+/// With a key of its own, and its first sync done: nothing waits.
+pub(crate) async fn add_settled(store: &dyn Store, name: &str) -> ProjectId {
+    let id = add_with_key(store, name, &format!("KEY-{name}")).await;
+    settle(store, &id, -5).await;
+    id
 }
 
 pub(crate) fn coins(store_id: &str) -> Entry {
@@ -175,6 +195,77 @@ pub(crate) fn refusal() -> Diagnosis {
 
 pub(crate) async fn claim(store: &dyn Store, id: &ProjectId, minute: i64) -> Lease {
     store.acquire(id, TTL, at(minute)).await.unwrap().lease
+}
+
+/// Answers what was asked for so far.
+pub(crate) async fn settle(store: &dyn Store, id: &ProjectId, minute: i64) {
+    let claim = store.acquire(id, TTL, at(minute)).await.unwrap();
+    finish(store, &claim, minute).await;
+}
+
+/// Gives the ticket.
+pub(crate) async fn ask(store: &dyn Store, id: &ProjectId, now: Instant) -> i64 {
+    let ask = Ask {
+        project: id.clone(),
+        reason: None,
+    };
+    store.ask(&[ask], now).await.unwrap().tickets[id]
+}
+
+pub(crate) async fn take(store: &dyn Store, most: u32, now: Instant) -> Claimed {
+    store.claim(most, LastChance::One, TTL, now).await.unwrap()
+}
+
+/// The only project that there is to claim.
+pub(crate) async fn take_one(store: &dyn Store, minute: i64) -> Claim {
+    let mut claims = take(store, 9, at(minute)).await.claims;
+    assert_eq!(claims.len(), 1, "{claims:?}");
+    claims.remove(0)
+}
+
+pub(crate) fn names(claimed: &Claimed) -> Vec<&str> {
+    let names = claimed.claims.iter();
+    names.map(|claim| claim.project.id.as_str()).collect()
+}
+
+/// Ends the claim's run well, with nothing changed.
+pub(crate) async fn finish(store: &dyn Store, claim: &Claim, minute: i64) {
+    end(store, claim, &run_for(claim, minute), &aftermath()).await;
+}
+
+/// Ends the claim's run so that it is to be repeated.
+pub(crate) async fn fail(store: &dyn Store, claim: &Claim, minute: i64, retry_at: Instant) {
+    let failed = Run {
+        outcome: Outcome::Failed,
+        ..run_for(claim, minute)
+    };
+    let aftermath = Aftermath {
+        retry_at: Some(retry_at),
+        ..aftermath()
+    };
+    end(store, claim, &failed, &aftermath).await;
+}
+
+pub(crate) async fn end(store: &dyn Store, claim: &Claim, run: &Run, aftermath: &Aftermath) {
+    store
+        .commit(&claim.lease, &Plan::nothing(), run, aftermath)
+        .await
+        .unwrap();
+}
+
+/// The record of a run that answers what the claim found.
+pub(crate) fn run_for(claim: &Claim, minute: i64) -> Run {
+    let request = claim.request.as_ref();
+    Run {
+        trigger: request.map_or(Trigger::Command, |request| request.trigger),
+        requested_at: request.map(|request| request.requested_at),
+        slot_at: request.and_then(|request| request.slot_at),
+        ..run(&Plan::nothing(), minute)
+    }
+}
+
+pub(crate) async fn pending(store: &dyn Store, id: &ProjectId) -> Option<Request> {
+    store.read_status(id).await.unwrap().pending
 }
 
 /// A whole run: the catalog becomes these entries.
