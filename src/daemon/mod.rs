@@ -256,3 +256,53 @@ fn said(panic: &(dyn Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "it panicked".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_is_a_crash() {
+        let mut loops = Loops::default();
+        loops.own("dispatcher", pending());
+        loops.own_to_the_end("health", async {});
+        let crash = loops.until_stopped(&CancellationToken::new()).await;
+        let told = crash.map(|crash| crash.to_string());
+        assert_eq!(
+            told.as_deref(),
+            Some("the daemon's health ended: nothing told it to")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_part_that_panics_says_why() {
+        let mut loops = Loops::default();
+        loops.own("outbox", async { panic!("no such {}", "thing") });
+        let crash = loops.until_stopped(&CancellationToken::new()).await;
+        let told = crash.map(|crash| crash.to_string());
+        assert_eq!(
+            told.as_deref(),
+            Some("the daemon's outbox ended: no such thing")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_tells_goes_on_until_the_work_has_ended() {
+        let mut loops = Loops::default();
+        let stop = CancellationToken::new();
+        let (work, ended) = (stop.clone(), loops.ended.clone());
+        let seen = ended.clone();
+        loops.own("dispatcher", async move {
+            work.cancelled().await;
+            assert!(!seen.is_cancelled());
+        });
+        loops.own_to_the_end("health", async move { ended.cancelled().await });
+        stop.cancel();
+        assert!(loops.until_stopped(&stop).await.is_none());
+        loops.drain().await;
+        assert!(loops.ended.is_cancelled());
+        assert!(loops.work.is_empty() && loops.telling.is_empty());
+    }
+}
