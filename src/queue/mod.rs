@@ -22,6 +22,10 @@ pub use request::{Malformed, Request};
 /// How long a broker may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How many changes are under way at once.
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+const IN_FLIGHT: usize = 256;
+
 /// One broker.
 #[async_trait]
 pub trait Queue: Send + Sync {

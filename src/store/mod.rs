@@ -9,33 +9,37 @@
 //! Both databases run one body, `database/`, compiled once for each; `sqlite/` and `postgres/` hold what differs: how to
 //! connect, the few statements whose text is not the same, and what their errors mean.
 
+mod error;
 mod nearest;
 mod open;
 mod postgres;
 mod run_detail;
 mod sqlite;
 mod value;
+mod views;
 mod work;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     budget::Budget,
-    catalog::{Catalog, Hold, Kind, Plan},
+    catalog::{Catalog, Hold, Plan},
     clock::Instant,
-    diagnosis::Diagnosis,
     project::{App, Project, ProjectId, SealedKey},
-    run::{KeyHealth, Outcome, Run},
+    run::{KeyHealth, Run},
     schedule::{Cron, Schedule},
 };
 
+pub use error::Error;
 pub use open::{Missing, Options, is_absent, open, open_migrated};
+pub use views::{
+    GracePeriod, HistoryFilter, LoggedChange, Product, RecordedRun, Removed, Shelf, Status,
+    SubscriptionGroup,
+};
 pub use work::{Ask, Asked, Claimed, Inbox, Issued, Loss, Request, Sight, SinkLease, Untold};
 
 /// The right to write one project's catalog, for a while.
@@ -110,245 +114,6 @@ pub struct Schema {
     pub applied: i64,
     /// The newest migration this version has.
     pub known: i64,
-}
-
-/// One line of a project's change log.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[expect(
-    missing_docs,
-    reason = "these are the columns of the view catalog_changes"
-)]
-pub struct LoggedChange {
-    pub seq: i64,
-    pub revision: i64,
-    pub run_id: Uuid,
-    pub at: DateTime<Utc>,
-    pub kind: String,
-    pub store_id: String,
-    pub product_id: Option<String>,
-    pub op: String,
-    pub before: Option<Value>,
-    pub after: Option<Value>,
-}
-
-/// A row of the view `products`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "these are the columns of the view")]
-pub struct Product {
-    pub project_id: String,
-    pub product_id: Option<String>,
-    pub store_id: String,
-    pub kind: Option<String>,
-    pub name: Option<String>,
-    pub state: Option<String>,
-    pub period: Option<String>,
-    pub group_id: Option<String>,
-    pub group_name: Option<String>,
-    pub group_level: Option<i64>,
-    pub family_sharable: Option<bool>,
-    pub first_seen_at: DateTime<Utc>,
-    pub updated_at: DateTime<Utc>,
-    pub removed_at: Option<DateTime<Utc>>,
-    pub attributes: Value,
-}
-
-/// A row of the view `subscription_groups`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "these are the columns of the view")]
-pub struct SubscriptionGroup {
-    pub project_id: String,
-    pub store_id: String,
-    pub name: Option<String>,
-    pub first_seen_at: DateTime<Utc>,
-    pub updated_at: DateTime<Utc>,
-    pub removed_at: Option<DateTime<Utc>>,
-    pub attributes: Value,
-}
-
-/// A row of the view `grace_periods`. All settings are null when none is set at Apple.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "these are the columns of the view")]
-pub struct GracePeriod {
-    pub project_id: String,
-    pub opt_in: Option<bool>,
-    pub sandbox_opt_in: Option<bool>,
-    pub duration_days: Option<i64>,
-    pub renewal_type: Option<String>,
-    pub checked_at: Option<DateTime<Utc>>,
-    pub changed_at: DateTime<Utc>,
-    pub attributes: Value,
-}
-
-/// What readers see of one project: the rows of the views.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Shelf {
-    /// In-app purchases and subscriptions, by product id.
-    pub products: Vec<Product>,
-    /// Subscription groups, by name.
-    pub subscription_groups: Vec<SubscriptionGroup>,
-    /// The grace period, once it has been read.
-    pub grace_period: Option<GracePeriod>,
-}
-
-/// A run as it was recorded: the view `sync_runs`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RecordedRun {
-    /// What the run did.
-    #[serde(flatten)]
-    pub run: Run,
-    /// The lease epoch under which it wrote.
-    pub epoch: i64,
-    /// The catalog's revision after it.
-    pub revision: i64,
-    /// Who did it: the worker's name.
-    pub worker: Option<String>,
-}
-
-/// A row of the view `project_status`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "these are the columns of the view")]
-pub struct Status {
-    pub project: Project,
-    pub revision: i64,
-    pub last_attempt_at: Option<Instant>,
-    pub last_success_at: Option<Instant>,
-    pub outcome: Option<Outcome>,
-    pub error: Option<Diagnosis>,
-    pub consecutive_failures: i64,
-    pub next_due_at: Option<Instant>,
-    /// When each kind was last listed completely.
-    pub covered_at: BTreeMap<Kind, Instant>,
-    /// How many entries of each kind are present; every kind is listed.
-    pub present: BTreeMap<Kind, i64>,
-    pub hold: Option<Hold>,
-    /// Until when a worker holds the project's lease, if one does.
-    pub leased_until: Option<Instant>,
-    /// Its name.
-    pub leased_by: Option<String>,
-    /// What waits to be claimed, or is under way.
-    pub pending: Option<Request>,
-    /// Up to which request runs have answered.
-    pub served: i64,
-    /// Since when the project is left alone because its runs lose their workers, if it is.
-    pub set_aside_at: Option<Instant>,
-}
-
-/// Which lines of a change log to read: the newest first.
-#[derive(Clone, Debug, Default)]
-pub struct HistoryFilter {
-    /// Only this kind.
-    pub kind: Option<Kind>,
-    /// Only this product id, or store id for kinds that have none.
-    pub product: Option<String>,
-    /// Not before this instant.
-    pub since: Option<Instant>,
-    /// Before this instant.
-    pub until: Option<Instant>,
-    /// At most this many.
-    pub limit: Option<u32>,
-}
-
-/// What can go wrong with a store, by what the caller can do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No project has this id.
-    #[error("there is no project '{id}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
-    UnknownProject {
-        /// The id asked for.
-        id: ProjectId,
-        /// The most similar id there is, if any is similar.
-        nearest: Option<ProjectId>,
-    },
-    /// A project has this id already.
-    #[error("project '{0}' exists already; 'catalog-sync project set-key {0}' replaces its key")]
-    ProjectExists(ProjectId),
-    /// The project is paused.
-    #[error("project '{0}' is paused; 'catalog-sync project resume {0}' resumes it")]
-    Paused(ProjectId),
-    /// Another worker has the project.
-    #[error("project '{project}' is being synced by another worker; its lease lasts until {until}")]
-    Leased {
-        /// The project.
-        project: ProjectId,
-        /// Until when the lease lasts, unless it is renewed.
-        until: Instant,
-    },
-    /// The lease went to another worker: nothing was written.
-    #[error(
-        "the lease on project '{project}' (epoch {epoch}) was lost: another worker took it over, or the project's key was replaced; nothing of this run was written"
-    )]
-    LeaseLost {
-        /// The project.
-        project: ProjectId,
-        /// The epoch that is no longer current.
-        epoch: i64,
-    },
-    /// The process was asked to stop before the run was done; nothing of it was written.
-    #[error("stopped before it was done; nothing of this run was written")]
-    Stopped,
-    /// The database was made by a newer version.
-    #[error(
-        "the database has schema {applied}, and this catalog-sync knows schemas up to {known}: upgrade catalog-sync"
-    )]
-    NewerSchema {
-        /// The newest migration applied.
-        applied: i64,
-        /// The newest migration this version has.
-        known: i64,
-    },
-    /// The database lacks migrations.
-    #[error("the database has schema {applied} and needs {known}: run 'catalog-sync migrate'")]
-    OlderSchema {
-        /// The newest migration applied.
-        applied: i64,
-        /// The newest migration this version has.
-        known: i64,
-    },
-    /// The database cannot be used as it is: the sentence says why and what to do.
-    #[error("{0}")]
-    Unusable(String),
-    /// The database cannot be reached or is locked: the sentence says which and what to do. Trying again can help.
-    #[error("{0}")]
-    Unavailable(String),
-    /// A row holds what this version cannot read.
-    #[error("{what} in the database cannot be read: {why}")]
-    Unreadable {
-        /// Which value of which row.
-        what: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Anything else that the database says.
-    #[error("the database failed: {0}")]
-    Database(sqlx::Error),
-}
-
-// Not `#[from]`: that would make it the source too, and a chain that is printed would say it twice.
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl Error {
-    /// A stable name, for logs and for machines.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::UnknownProject { .. } => "unknown_project",
-            Self::ProjectExists(_) => "project_exists",
-            Self::Paused(_) => "project_paused",
-            Self::Leased { .. } => "project_leased",
-            Self::LeaseLost { .. } => "lease_lost",
-            Self::NewerSchema { .. } => "newer_schema",
-            Self::OlderSchema { .. } => "older_schema",
-            Self::Unusable(_) => "database_unusable",
-            Self::Unavailable(_) => "database_unavailable",
-            Self::Unreadable { .. } => "database_unreadable",
-            Self::Stopped => "stopped",
-            Self::Database(_) => "database_failed",
-        }
-    }
 }
 
 /// A database. Every method is one transaction.
@@ -536,13 +301,4 @@ pub enum LastChance {
     One,
     /// None: this worker has one already.
     None,
-}
-
-/// Whether removed entries are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// Only what is present.
-    LeftOut,
-    /// Those too, with the time at which they were removed.
-    Included,
 }

@@ -6,10 +6,10 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::{
-    Connection, Db, catalog,
+    Connection, Db, asks, catalog,
     projects::{self, unknown},
     rows::Row,
-    sql, work,
+    sql,
 };
 use crate::{
     clock::Instant,
@@ -84,7 +84,7 @@ pub(super) fn read_request(row: &Row<'_>) -> Result<Option<Request>, Error> {
         return Ok(None);
     }
     Ok(Some(Request {
-        trigger: work::trigger(row.value("urgency")?),
+        trigger: asks::trigger(row.value("urgency")?),
         reason: row.value("request_reason")?,
         requested_at: row.instant("requested_at")?,
         ready_at: row.instant("ready_at")?,

@@ -7,17 +7,20 @@
 //! - Every call has a deadline where a database can fall silent.
 //! - Errors of the database leave through [`Place::explain`].
 
+mod asks;
 mod catalog;
+mod claims;
 mod commit;
+mod inbox;
 mod leases;
 mod lent;
 mod outbox;
 mod projects;
 mod rows;
 mod schema;
+mod slots;
 mod status;
 mod views;
-mod work;
 
 use std::{future::Future, time::Duration};
 
@@ -196,13 +199,13 @@ impl Store for Database {
     }
 
     async fn ask(&self, asks: &[Ask], now: Instant) -> Result<Asked, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| work::ask(
+        transaction!(self, sql::BEGIN_WRITE, |connection| asks::ask(
             connection, asks, now
         ))
     }
 
     async fn take_inbox(&self, most: u32, now: Instant) -> Result<Inbox, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| work::take_inbox(
+        transaction!(self, sql::BEGIN_WRITE, |connection| inbox::take(
             connection, most, now
         ))
     }
@@ -218,7 +221,7 @@ impl Store for Database {
         most: u32,
         now: Instant,
     ) -> Result<Issued, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| work::issue_slots(
+        transaction!(self, sql::BEGIN_WRITE, |connection| slots::issue(
             connection,
             schedule,
             blocked_since,
@@ -234,13 +237,13 @@ impl Store for Database {
         most: u32,
         now: Instant,
     ) -> Result<Option<ProjectId>, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| work::reschedule(
+        transaction!(self, sql::BEGIN_WRITE, |connection| slots::reschedule(
             connection, schedule, after, most, now
         ))
     }
 
     async fn look(&self, now: Instant) -> Result<Sight, Error> {
-        read!(self, |connection| work::look(connection, now))
+        read!(self, |connection| asks::look(connection, now))
     }
 
     async fn claim(
@@ -250,7 +253,7 @@ impl Store for Database {
         ttl: Duration,
         now: Instant,
     ) -> Result<Claimed, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| work::claim(
+        transaction!(self, sql::BEGIN_WRITE, |connection| claims::claim(
             connection,
             &self.worker,
             most,
@@ -312,7 +315,7 @@ impl Store for Database {
     }
 
     async fn forget_refused(&self, before: Instant) -> Result<u64, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| work::forget_refused(
+        transaction!(self, sql::BEGIN_WRITE, |connection| inbox::forget_refused(
             connection, before
         ))
     }

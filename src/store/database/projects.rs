@@ -1,6 +1,6 @@
 //! Projects and their sealed keys.
 
-use super::{Connection, Db, rows::Row, sql, work};
+use super::{Connection, Db, asks, rows::Row, sql};
 use crate::{
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
@@ -45,7 +45,7 @@ pub(super) async fn add(
         .execute(&mut *connection)
         .await?;
     keep_usage(connection, &key.key_id).await?;
-    work::ask_one(connection, &project.id, project.created_at).await
+    asks::ask_one(connection, &project.id, project.created_at).await
 }
 
 /// What a key has left to spend is kept as long as any project uses it. The update changes nothing: it locks the row, for
@@ -202,7 +202,7 @@ pub(super) async fn replace_key(
     if before.key_id != key.key_id {
         forget_unused_usage(connection, &before.key_id).await?;
     }
-    work::ask_one(connection, id, now).await
+    asks::ask_one(connection, id, now).await
 }
 
 pub(super) async fn pause(
@@ -243,7 +243,7 @@ pub(super) async fn resume(
     if taken_up.rows_affected() + resumed.rows_affected() == 0 {
         return must_exist(connection, id).await;
     }
-    work::ask_one(connection, id, now).await
+    asks::ask_one(connection, id, now).await
 }
 
 pub(super) async fn set_cron(

@@ -1,0 +1,162 @@
+//! What readers see: the rows of the views, and which of them to read.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Request;
+use crate::{
+    catalog::{Hold, Kind},
+    clock::Instant,
+    diagnosis::Diagnosis,
+    project::Project,
+    run::{Outcome, Run},
+};
+
+/// One line of a project's change log.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "these are the columns of the view catalog_changes"
+)]
+pub struct LoggedChange {
+    pub seq: i64,
+    pub revision: i64,
+    pub run_id: Uuid,
+    pub at: DateTime<Utc>,
+    pub kind: String,
+    pub store_id: String,
+    pub product_id: Option<String>,
+    pub op: String,
+    pub before: Option<Value>,
+    pub after: Option<Value>,
+}
+
+/// A row of the view `products`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct Product {
+    pub project_id: String,
+    pub product_id: Option<String>,
+    pub store_id: String,
+    pub kind: Option<String>,
+    pub name: Option<String>,
+    pub state: Option<String>,
+    pub period: Option<String>,
+    pub group_id: Option<String>,
+    pub group_name: Option<String>,
+    pub group_level: Option<i64>,
+    pub family_sharable: Option<bool>,
+    pub first_seen_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub removed_at: Option<DateTime<Utc>>,
+    pub attributes: Value,
+}
+
+/// A row of the view `subscription_groups`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct SubscriptionGroup {
+    pub project_id: String,
+    pub store_id: String,
+    pub name: Option<String>,
+    pub first_seen_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub removed_at: Option<DateTime<Utc>>,
+    pub attributes: Value,
+}
+
+/// A row of the view `grace_periods`. All settings are null when none is set at Apple.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct GracePeriod {
+    pub project_id: String,
+    pub opt_in: Option<bool>,
+    pub sandbox_opt_in: Option<bool>,
+    pub duration_days: Option<i64>,
+    pub renewal_type: Option<String>,
+    pub checked_at: Option<DateTime<Utc>>,
+    pub changed_at: DateTime<Utc>,
+    pub attributes: Value,
+}
+
+/// What readers see of one project: the rows of the views.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Shelf {
+    /// In-app purchases and subscriptions, by product id.
+    pub products: Vec<Product>,
+    /// Subscription groups, by name.
+    pub subscription_groups: Vec<SubscriptionGroup>,
+    /// The grace period, once it has been read.
+    pub grace_period: Option<GracePeriod>,
+}
+
+/// A run as it was recorded: the view `sync_runs`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RecordedRun {
+    /// What the run did.
+    #[serde(flatten)]
+    pub run: Run,
+    /// The lease epoch under which it wrote.
+    pub epoch: i64,
+    /// The catalog's revision after it.
+    pub revision: i64,
+    /// Who did it: the worker's name.
+    pub worker: Option<String>,
+}
+
+/// A row of the view `project_status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct Status {
+    pub project: Project,
+    pub revision: i64,
+    pub last_attempt_at: Option<Instant>,
+    pub last_success_at: Option<Instant>,
+    pub outcome: Option<Outcome>,
+    pub error: Option<Diagnosis>,
+    pub consecutive_failures: i64,
+    pub next_due_at: Option<Instant>,
+    /// When each kind was last listed completely.
+    pub covered_at: BTreeMap<Kind, Instant>,
+    /// How many entries of each kind are present; every kind is listed.
+    pub present: BTreeMap<Kind, i64>,
+    pub hold: Option<Hold>,
+    /// Until when a worker holds the project's lease, if one does.
+    pub leased_until: Option<Instant>,
+    /// Its name.
+    pub leased_by: Option<String>,
+    /// What waits to be claimed, or is under way.
+    pub pending: Option<Request>,
+    /// Up to which request runs have answered.
+    pub served: i64,
+    /// Since when the project is left alone because its runs lose their workers, if it is.
+    pub set_aside_at: Option<Instant>,
+}
+
+/// Which lines of a change log to read: the newest first.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryFilter {
+    /// Only this kind.
+    pub kind: Option<Kind>,
+    /// Only this product id, or store id for kinds that have none.
+    pub product: Option<String>,
+    /// Not before this instant.
+    pub since: Option<Instant>,
+    /// Before this instant.
+    pub until: Option<Instant>,
+    /// At most this many.
+    pub limit: Option<u32>,
+}
+
+/// Whether removed entries are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// Only what is present.
+    LeftOut,
+    /// Those too, with the time at which they were removed.
+    Included,
+}
