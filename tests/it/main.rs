@@ -13,6 +13,8 @@ mod codes;
 mod config;
 mod credential;
 mod daemon;
+#[cfg(all(feature = "nats", feature = "simulator"))]
+mod fleet;
 #[cfg(feature = "simulator")]
 mod house;
 #[cfg(feature = "simulator")]

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use catalog_sync::store::{self, Store};
 
+#[cfg(all(feature = "nats", feature = "simulator"))]
+pub(crate) use self::commits::replay;
 use crate::postgres;
 
 /// A migrated store with nothing in it, of which `url` is the address; `_place` goes with it.
