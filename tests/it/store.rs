@@ -6,7 +6,8 @@ mod laws;
 mod leases;
 mod opening;
 mod projects;
-mod sample;
+pub(crate) mod sample;
+mod untold;
 mod views;
 mod wholeness;
 
@@ -119,6 +120,9 @@ conformance! {
         odd_text_comes_back_as_it_was
         odd_numbers_come_back_as_they_were
         projects_do_not_touch_each_other
+    }
+    untold {
+        what_was_not_told_stays_to_be_told
     }
     wholeness {
         an_unchanged_catalog_writes_no_row

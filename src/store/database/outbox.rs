@@ -3,6 +3,8 @@
 //! A project's revisions are committed one after another, under its lease, so its rows are in order. One worker at a time tells a
 //! broker; rows go when the broker has confirmed them, so a crash repeats some and loses none.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::SecondsFormat;
 use serde_json::json;
 
@@ -150,14 +152,23 @@ pub(super) async fn told(
         .bind(last.change.seq)
         .execute(&mut *connection)
         .await?;
-    sqlx::query::<Db>(
-        "delete from outbox where sink = $1 and id <= $2 and not exists (
+    // None but these: one with a lower id can have been committed since they were read.
+    let ids: BTreeSet<i64> = told.iter().map(|untold| untold.outbox_id).collect();
+    let ids: Vec<BTreeMap<&str, i64>> =
+        ids.iter().map(|id| BTreeMap::from([("id", *id)])).collect();
+    sqlx::query::<Db>(concat!(
+        "delete from outbox where sink = $1 and id in (select ",
+        sql::as_integer!("value ->> 'id'"),
+        " from ",
+        sql::each!("$2"),
+        ") and not exists (
              select 1 from changes c
              where c.project_id = outbox.project_id and c.revision = outbox.revision and c.seq > outbox.after_seq
-             and outbox.id = $2
-         )",
-    )
+             and outbox.id = $3
+         )"
+    ))
     .bind(&lease.sink)
+    .bind(sql::json(&ids))
     .bind(last.outbox_id)
     .execute(connection)
     .await?;
