@@ -26,8 +26,10 @@ mod postgres;
 mod queue;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+mod random;
 #[cfg(feature = "simulator")]
 mod shipped;
+mod simulation;
 #[cfg(feature = "simulator")]
 mod simulator;
 mod store;

@@ -10,13 +10,14 @@ use catalog_sync::{
 use tokio::time::{Instant as Moment, interval, timeout};
 
 use super::{
-    Random, Size,
+    Size,
     broker::Broker,
     checks,
     place::Place,
     tables::Tables,
     workers::{Kill, Workers},
 };
+use crate::random::Random;
 
 /// How often something may happen.
 const TICK: Duration = Duration::from_millis(50);
