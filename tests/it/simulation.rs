@@ -17,10 +17,10 @@ use self::{
 };
 
 /// Within this time, while anybody is up, a slot has its run: a tick, a queue for room, a lease that runs out.
-const DELAY: TimeDelta = TimeDelta::minutes(8);
+const DELAY: TimeDelta = TimeDelta::minutes(12);
 
-/// Appointments are looked over once an hour: after a clock was wrong, it can take so long until a slot is seen again.
-const LOOKED_OVER: TimeDelta = TimeDelta::minutes(70);
+/// After a clock was wrong, it can take so long until somebody looks appointments over and a slot is seen again.
+const LOOKED_OVER: TimeDelta = TimeDelta::minutes(375);
 
 #[expect(
     clippy::disallowed_methods,

@@ -1,7 +1,7 @@
 //! The world of the simulation: true time, five schedulers, and what befalls them.
 //!
 //! A scheduler does what `daemon::clockwork` and `daemon::dispatcher` do, with `now` from its own clock: it issues what is due,
-//! looks appointments over (at its start, every hour, and when it finds its clock set back), claims, renews and commits.
+//! looks appointments over (at its start, every so often, and when it finds its clock set back), claims, renews and commits.
 
 use std::{
     cmp::Reverse,
@@ -43,9 +43,11 @@ const LEASE: Duration = Duration::from_secs(30);
 const HEARTBEAT: TimeDelta = TimeDelta::seconds(10);
 const TRUST: TimeDelta = TimeDelta::seconds(27);
 /// Between two ticks of a scheduler that finds nothing to do. A tick that is late does no harm, and the fewer, the sooner all is over.
-const IDLE: i64 = 150_000;
+const IDLE: i64 = 300_000;
 const BUSY: i64 = 5_000;
 const HOUR: i64 = 3_600_000;
+/// Between two looks of a scheduler over all appointments. A daemon looks every hour, which here would take half of the time.
+const LOOKED_OVER: i64 = 6 * HOUR;
 
 /// A run, as it was committed.
 #[derive(Clone, Debug)]
@@ -399,7 +401,7 @@ impl World {
         let it = &mut self.schedulers[which];
         let was_set_back = it.seen_offset - it.offset() > SKEW.num_milliseconds();
         it.seen_offset = it.offset();
-        if was_set_back || at - HOUR >= it.looked_over_at {
+        if was_set_back || at.saturating_sub(LOOKED_OVER) >= it.looked_over_at {
             it.looked_over_at = at;
             let mut after = None;
             loop {
@@ -573,14 +575,14 @@ impl World {
     }
 }
 
-/// Adds the projects: most have the schedule of all, some a cron of their own; some share a key.
+/// Adds the projects: some have the schedule of all, others a cron of their own; some share a key.
 async fn add(store: &dyn Store, start: Instant) -> BTreeMap<ProjectId, Times> {
     let mut projects = BTreeMap::new();
     for number in 0..PROJECTS {
         let times = match number % 50 {
             0 => Times::Hourly,
-            1 => Times::Daily(2, 30),
-            2 => Times::Daily(3, 0),
+            1..=18 => Times::Daily(2, 30),
+            19..=36 => Times::Daily(3, 0),
             _ => Times::TwiceADay,
         };
         let own = (times != Times::TwiceADay).then(|| times.cron().parse().unwrap());
