@@ -270,8 +270,8 @@ pub trait Store: Send + Sync {
     /// Up to `most` changes that the broker is to be told of, in order for each project.
     async fn read_untold(&self, sink: &str, most: u32) -> Result<Vec<Untold>, Error>;
 
-    /// That the broker was told of these, which are the first that [`Store::read_untold`] gave. False, and nothing is changed, if
-    /// the right to tell it was lost.
+    /// That the broker was told of these, which are the first that [`Store::read_untold`] gave, and of nothing else. False, and
+    /// nothing is changed, if the right to tell it was lost.
     async fn told(&self, lease: &SinkLease, told: &[Untold]) -> Result<bool, Error>;
 
     /// What readers see: the rows of the views. Removed entries are left out unless asked for.

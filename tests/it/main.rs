@@ -13,6 +13,8 @@ mod codes;
 mod config;
 mod credential;
 mod daemon;
+#[cfg(all(feature = "nats", feature = "simulator"))]
+mod fleet;
 #[cfg(feature = "simulator")]
 mod house;
 #[cfg(feature = "simulator")]
@@ -24,8 +26,10 @@ mod postgres;
 mod queue;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+mod random;
 #[cfg(feature = "simulator")]
 mod shipped;
+mod simulation;
 #[cfg(feature = "simulator")]
 mod simulator;
 mod store;

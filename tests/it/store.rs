@@ -13,8 +13,9 @@ mod outbox;
 mod postgres_rows;
 mod projects;
 mod raw;
-mod sample;
+pub(crate) mod sample;
 mod slots;
+mod untold;
 mod upgrade;
 mod views;
 mod wholeness;
@@ -25,6 +26,8 @@ use std::sync::Arc;
 
 use catalog_sync::store::{self, Store};
 
+#[cfg(all(feature = "nats", feature = "simulator"))]
+pub(crate) use self::commits::replay;
 use crate::postgres;
 
 /// The worker's name in all of these tests.
@@ -147,6 +150,9 @@ conformance! {
         odd_text_comes_back_as_it_was
         odd_numbers_come_back_as_they_were
         projects_do_not_touch_each_other
+    }
+    untold {
+        what_was_not_told_stays_to_be_told
     }
     wholeness {
         an_unchanged_catalog_writes_no_row

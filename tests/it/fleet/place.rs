@@ -1,0 +1,173 @@
+//! Where a fleet lives: a database with projects, a simulator with their apps, and a broker or none.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use catalog_sync::{
+    clock,
+    credential::{self, Given},
+    project::{self, Project, ProjectId},
+    simulator::{App, Key, Role, Simulator, State, Team},
+    store::{self, Store},
+    vault::{self, Vault},
+};
+use tempfile::TempDir;
+
+use super::{Size, broker::Broker, tables::Tables};
+use crate::postgres;
+
+/// How long an answer of Apple takes: long enough for kills to hit runs.
+const LATENCY: Duration = Duration::from_millis(120);
+
+/// How many projects share each next key, over and over.
+const SHARING: [usize; 5] = [1, 1, 1, 2, 3];
+
+pub(super) struct Place {
+    pub(super) folder: TempDir,
+    pub(super) url: String,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) simulator: Simulator,
+    /// By number: the project's id and its app's.
+    pub(super) projects: Vec<(String, String)>,
+    pub(super) broker: Option<Broker>,
+    _postgres: Option<postgres::Database>,
+}
+
+impl Place {
+    pub(super) async fn with_postgres_and_nats(size: &Size) -> Self {
+        let server = tokio::task::spawn_blocking(|| crate::nats::shared().port);
+        let broker = Broker {
+            port: server.await.unwrap(),
+            prefix: "fleet",
+        };
+        broker.prepare(size).await;
+        let database = postgres::database().await;
+        let folder = tempfile::tempdir().unwrap();
+        let url = database.url().to_owned();
+        Self {
+            broker: Some(broker),
+            _postgres: Some(database),
+            ..Self::new(size, folder, url).await
+        }
+    }
+
+    pub(super) async fn with_sqlite(size: &Size) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("catalog.db").display());
+        Self::new(size, folder, url).await
+    }
+
+    async fn new(size: &Size, folder: TempDir, url: String) -> Self {
+        let (state, owners) = upstream(size.projects);
+        let simulator = Simulator::start(state).await.unwrap();
+        simulator.set_latency(LATENCY);
+        let store = store::open(&url, &store::Options::default()).await.unwrap();
+        store.migrate().await.unwrap();
+        let projects = add(store.as_ref(), folder.path(), &simulator.state(), owners).await;
+        Self {
+            folder,
+            url,
+            store,
+            simulator,
+            projects,
+            broker: None,
+            _postgres: None,
+        }
+    }
+
+    pub(super) async fn tables(&self) -> Tables {
+        Tables::open(&self.url).await
+    }
+
+    /// What a worker finds in its environment.
+    pub(super) fn environment(&self, size: &Size) -> Vec<(&'static str, String)> {
+        let lease = size.lease.as_millis();
+        let mut variables = vec![
+            ("CATALOG_SYNC_STORE__URL", self.url.clone()),
+            (
+                "CATALOG_SYNC_APP_STORE__BASE_URL",
+                self.simulator.base_url().to_owned(),
+            ),
+            ("CATALOG_SYNC_SYNC__LEASE_MS", lease.to_string()),
+            ("CATALOG_SYNC_SYNC__HEARTBEAT_MS", (lease / 3).to_string()),
+            ("CATALOG_SYNC_SCHEDULE__CRON", size.cron.clone()),
+            ("CATALOG_SYNC_SCHEDULE__SPREAD_MINUTES", "1".to_owned()),
+            // Edits here are many for a minute, and none is an accident.
+            ("CATALOG_SYNC_GUARD__REMOVED_PERCENT", "100".to_owned()),
+        ];
+        if let Some(Broker { port, prefix }) = &self.broker {
+            variables.push(("CATALOG_SYNC_NATS__URL", format!("nats://127.0.0.1:{port}")));
+            variables.push(("CATALOG_SYNC_NATS__PREFIX", (*prefix).to_owned()));
+        }
+        variables
+    }
+}
+
+/// Teams with a key each and an app for each project, and the key and app of each project.
+fn upstream(projects: usize) -> (State, Vec<(String, String)>) {
+    let mut state = State::new();
+    let mut owners = Vec::new();
+    for (number, apps) in SHARING.iter().cycle().enumerate() {
+        let key_id = format!("FLEET{number:05}");
+        let issuer_id = format!("5a1e0000-0000-4000-8000-{number:012}");
+        let key = Key::new(&key_id, Role::Admin).with_hourly_limit(1_000_000);
+        let mut team = Team::new(format!("Team {number}"), issuer_id).with_key(key);
+        for _ in 0..(*apps).min(projects - owners.len()) {
+            let app_id = (1_000_000 + owners.len()).to_string();
+            let bundle_id = format!("com.example.app{app_id}");
+            team = team.with_app(
+                App::new(&app_id, bundle_id, format!("App {app_id}"))
+                    .with_in_app_purchases(4)
+                    .with_groups(1, 2)
+                    .with_grace_period(),
+            );
+            owners.push((key_id.clone(), app_id));
+        }
+        state = state.with_team(team);
+        if owners.len() == projects {
+            break;
+        }
+    }
+    (state, owners)
+}
+
+/// Adds a project for each app, and makes the master key that seals their keys.
+async fn add(
+    store: &dyn Store,
+    folder: &Path,
+    state: &State,
+    owners: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    let key_file = folder.join("master.key");
+    vault::create(&key_file, clock::now()).unwrap();
+    let vault = Vault::open(&key_file).unwrap();
+    let mut projects = Vec::new();
+    for (number, (key_id, app_id)) in owners.into_iter().enumerate() {
+        let (team, key) = state.key(&key_id).unwrap();
+        let app = state.app(&app_id).unwrap();
+        let credential = credential::read(Given {
+            key_id: Some(&key.key_id),
+            issuer_id: Some(&team.issuer_id),
+            private_key: Some(key.private_key.as_bytes()),
+            file_name: None,
+        })
+        .unwrap();
+        let id: ProjectId = format!("p{number:05}").parse().unwrap();
+        let project = Project {
+            id: id.clone(),
+            app: project::App {
+                id: app.id.clone(),
+                bundle_id: app.bundle_id.clone(),
+                name: app.name.clone(),
+            },
+            key_id: credential.key_id.clone(),
+            issuer_id: credential.issuer_id.clone(),
+            cron: None,
+            paused_at: None,
+            created_at: clock::now(),
+        };
+        let sealed = vault.seal(&id, &credential).unwrap();
+        store.add_project(&project, &sealed).await.unwrap();
+        projects.push((id.to_string(), app_id));
+    }
+    projects
+}
