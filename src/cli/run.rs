@@ -92,13 +92,13 @@ async fn work(
     }
 }
 
-/// With a SQLite file that is not there yet, this is the first start: the file is made, and a master key.
+/// With a SQLite file that is not there yet, this is the first start: a master key is made, and the file. The key comes first: a
+/// start that dies in between is repeated, while a file without a key is refused.
 async fn make_first(wiring: &Wiring) -> anyhow::Result<()> {
     let url = wiring.config.store_url()?;
     if !store::is_absent(url.expose_secret())? {
         return Ok(());
     }
-    wiring.open_store().await?.migrate().await?;
     let key_file = &wiring.config.vault.master_key_file;
     match vault::create(key_file, clock::now()) {
         Ok(_) => tracing::warn!(
@@ -109,6 +109,7 @@ async fn make_first(wiring: &Wiring) -> anyhow::Result<()> {
         Err(vault::Error::Exists { .. }) => {}
         Err(error) => return Err(error.into()),
     }
+    wiring.open_store().await?.migrate().await?;
     tracing::info!(
         event = "store.made",
         store = wiring.config.shown_store(),

@@ -238,7 +238,7 @@ impl Ended {
         match self.result {
             Ok(Ok(report)) => {
                 if report.committed.rows > 0 {
-                    shared.changes.notify_one();
+                    shared.changes.send_modify(|count| *count += 1);
                 }
             }
             Ok(Err(Error::Stopped)) => tracing::info!(

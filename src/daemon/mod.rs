@@ -90,8 +90,8 @@ struct Shared {
     database: Outage,
     /// There may be work.
     work: Notify,
-    /// There may be changes to tell of.
-    changes: Notify,
+    /// Rises when there may be changes to tell of: each broker is to hear of them.
+    changes: watch::Sender<u64>,
 }
 
 impl Shared {
@@ -128,7 +128,7 @@ impl Daemon {
             readiness: Readiness::new(DATABASE_SILENCE),
             database: Outage::of("database"),
             work: Notify::new(),
-            changes: Notify::new(),
+            changes: watch::Sender::new(0),
         });
         let mut loops = Loops::default();
         let share = || Arc::clone(&shared);

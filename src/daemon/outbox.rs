@@ -89,6 +89,7 @@ async fn tell(
     let told = async {
         let store = &shared.engine.store;
         let mut publisher: Option<Box<dyn Publisher>> = None;
+        let mut changes_made = shared.changes.subscribe();
         loop {
             if !store.hold_sink(lease, LEASE, clock::now()).await? {
                 return Err(Ended::Elsewhere);
@@ -99,7 +100,8 @@ async fn tell(
                 let untold = store.read_untold(&lease.sink, BATCH).await?;
                 if untold.is_empty() {
                     let poll = shared.settings.borrow().poll;
-                    tokio::time::timeout(poll, shared.changes.notified())
+                    let until = held_until.min(Instant::now() + poll);
+                    tokio::time::timeout_at(until, changes_made.changed())
                         .await
                         .ok();
                     continue;

@@ -235,7 +235,10 @@ impl Engine {
             plan,
             committed,
         };
-        report.log(&project.id, state.hold.as_ref());
+        let reason = request
+            .as_ref()
+            .and_then(|request| request.reason.as_deref());
+        report.log(&project.id, state.hold.as_ref(), reason);
         Ok(report)
     }
 

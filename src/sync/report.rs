@@ -23,8 +23,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// The one line that tells what this run did.
-    pub(super) fn log(&self, id: &ProjectId, held_before: Option<&Hold>) {
+    /// The one line that tells what this run did. `reason` is why it was asked for, in the words of who asked.
+    pub(super) fn log(&self, id: &ProjectId, held_before: Option<&Hold>, reason: Option<&str>) {
         let Self {
             run,
             epoch,
@@ -57,6 +57,7 @@ impl Report {
                     project.id = %id,
                     run.id = %run.id,
                     trigger.kind = %run.trigger,
+                    reason,
                     slot_at = run.slot_at.map(tracing::field::display),
                     queued_ms = run.requested_at.map(|at| (run.started_at - at).num_milliseconds().max(0)),
                     outcome = %run.outcome,
