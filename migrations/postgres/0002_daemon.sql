@@ -22,6 +22,7 @@ alter table project_state
     add column retries bigint not null default 0;
 
 create index project_state_by_urgency on project_state (urgency, ready_at) where asked > served;
+create index project_state_leased on project_state (lease_until) where lease_token is not null;
 
 create table key_usage (
     key_id text collate "C" not null primary key,
@@ -92,7 +93,7 @@ select
     requested_at,
     ready_at,
     slot_at,
-    lease_until is not null and asked = taken as running
+    lease_until is not null and taken > served as running
 from project_state
 where asked > served;
 

@@ -21,6 +21,10 @@ alter table project_state add column set_aside_at text;
 alter table project_state add column retries integer not null default 0;
 
 create index project_state_by_urgency on project_state (urgency, ready_at) where asked > served;
+create index project_state_leased on project_state (lease_until) where lease_token is not null;
+
+drop index project_state_by_due;
+create index project_state_by_due on project_state (coalesce(next_due_at, ''));
 
 create table key_usage (
     key_id text not null primary key,
@@ -80,7 +84,7 @@ select
     requested_at,
     ready_at,
     slot_at,
-    lease_until is not null and asked = taken as running
+    lease_until is not null and taken > served as running
 from project_state
 where asked > served;
 

@@ -98,6 +98,15 @@ pub struct Aftermath {
     pub retry_at: Option<Instant>,
 }
 
+/// What a run spent of its key's hourly budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// How many requests it sent.
+    pub requests: u64,
+    /// What was left at the last answer that told.
+    pub budget: Option<Budget>,
+}
+
 /// What a commit wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Committed {
@@ -225,6 +234,20 @@ pub trait Store: Send + Sync {
     /// Gives a lease back without a run record: what was asked for is still to be done. A lease that was lost is no error:
     /// there is nothing to give back.
     async fn release(&self, lease: &Lease) -> Result<(), Error>;
+
+    /// Gives a lease back after a run that could not be recorded: what was asked for is to be done, but not before `until`; the wait
+    /// counts as a retry. A lease that was lost is no error.
+    async fn postpone(
+        &self,
+        lease: &Lease,
+        until: Instant,
+        spent: &Spent,
+        now: Instant,
+    ) -> Result<(), Error>;
+
+    /// After this machine's clock was set back: what was to wait until an instant that is far ahead now waits no longer, and no lease
+    /// lasts longer than a new one would.
+    async fn rouse(&self, ttl: Duration, now: Instant) -> Result<(), Error>;
 
     /// What a run needs to know of its project.
     async fn load_state(&self, id: &ProjectId) -> Result<State, Error>;

@@ -60,8 +60,10 @@ pub struct Inbox {
 pub struct Sight {
     /// The host has asked for syncs: [`super::Store::take_inbox`].
     pub inbox: bool,
-    /// A request is ready: [`super::Store::claim`]. Its project may be in other hands.
+    /// A request is ready: [`super::Store::claim`]. Its project may be paused, and its key in use.
     pub ready: bool,
+    /// What time it is at the database, where that has a clock of its own.
+    pub clock: Option<Instant>,
 }
 
 /// What came of claiming.
@@ -75,6 +77,8 @@ pub struct Claimed {
     pub lost: Vec<Loss>,
     /// Projects that are left alone from now on, because each of their last runs lost its worker.
     pub set_aside: Vec<ProjectId>,
+    /// Projects whose rows hold what this version cannot read, and what: they are looked at again later.
+    pub unreadable: Vec<(ProjectId, String)>,
 }
 
 /// A lease that ran out.
@@ -91,7 +95,7 @@ pub struct Loss {
 }
 
 /// What a tick of the schedule came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Issued {
     /// How many projects were due.
     pub due: usize,
@@ -99,6 +103,8 @@ pub struct Issued {
     pub asked: usize,
     /// How many were passed over: their key waits for a person, and was looked at a short while ago.
     pub passed_over: usize,
+    /// Projects whose rows hold what this version cannot read, and what: they are looked at again later.
+    pub unreadable: Vec<(ProjectId, String)>,
 }
 
 /// The right to tell a broker of changes, for a while.

@@ -25,7 +25,7 @@ use crate::{
     diagnosis::Diagnosis,
     project::{Project, ProjectId, SealedKey},
     run::{Cost, KeyHealth, Outcome, Run, Trigger},
-    store::{self, Aftermath, Claim, Lease, Store},
+    store::{self, Aftermath, Claim, Lease, Spent, Store},
     vault::Vault,
 };
 
@@ -122,13 +122,28 @@ impl Engine {
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
         let worked = self.work(claim, claimed_at, trigger, approved, meter).await;
-        if worked.is_err() {
+        if let Err(error) = &worked {
             // The first error tells more than one of giving back; the lease runs out by itself.
-            if let Err(error) = self.store.release(&claim.lease).await {
+            let given_back = match error {
+                Error::Stopped | Error::LeaseLost { .. } => self.store.release(&claim.lease).await,
+                // At once it would only fail again, and spend its key's budget each time.
+                _ => self.postpone(claim, meter).await,
+            };
+            if let Err(error) = given_back {
                 tracing::debug!(event = "lease.not_released", project.id = %claim.project.id, %error, "the lease runs out by itself");
             }
         }
         worked
+    }
+
+    async fn postpone(&self, claim: &Claim, meter: &Meter) -> Result<(), Error> {
+        let now = clock::now();
+        let until = retry::unrecorded_retry_at(claim.state.retries, now);
+        let spent = Spent {
+            requests: meter.cost().requests,
+            budget: meter.budget(),
+        };
+        self.store.postpone(&claim.lease, until, &spent, now).await
     }
 
     /// What a sync would change, without changing anything.

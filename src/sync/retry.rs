@@ -29,10 +29,19 @@ pub(super) fn retry_at(
         Code::NotAuthorized => FIRST_AFTER_REFUSAL,
         _ => FIRST,
     };
-    let wait = first
+    let at = finished_at + doubled(first, retries);
+    Some(resume_at.unwrap_or(at).max(at))
+}
+
+/// When a run is repeated that could not be recorded.
+pub(super) fn unrecorded_retry_at(retries: u32, now: Instant) -> Instant {
+    now + doubled(FIRST, retries)
+}
+
+fn doubled(first: Duration, retries: u32) -> Duration {
+    first
         .saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX))
-        .min(LONGEST);
-    Some(resume_at.unwrap_or(finished_at).max(finished_at + wait))
+        .min(LONGEST)
 }
 
 #[cfg(test)]

@@ -110,6 +110,14 @@ pub(super) async fn ask_for<'a>(
         };
     }
     let items: Vec<&Item<'_>> = items.into_iter().collect();
+    let json = sql::json(&items);
+    if items.len() > 1 {
+        // In one order, whoever asks: the update takes its rows in any.
+        sqlx::query::<Db>(sql::LOCK_STATES)
+            .bind(sql::json(&items))
+            .fetch_all(&mut *connection)
+            .await?;
+    }
     let rows = sqlx::query::<Db>(concat!(
         "update project_state as s set
              asked = s.asked + 1,
@@ -125,9 +133,7 @@ pub(super) async fn ask_for<'a>(
              ready_at = case when ",
         waits!(),
         " and s.ready_at < $2 then s.ready_at else $2 end,
-             slot_at = coalesce(a.new_slot_at, case when ",
-        waits!(),
-        " then s.slot_at end)
+             slot_at = coalesce(a.new_slot_at, case when s.asked > s.served then s.slot_at end)
          from (
              select
                  value ->> 'id' as id,
@@ -149,11 +155,11 @@ pub(super) async fn ask_for<'a>(
              and (
                  a.new_slot_at is null
                  or not exists (select 1 from runs r where r.project_id = a.id and r.slot_at = a.new_slot_at)
-                 and not coalesce(s.asked > s.served and s.slot_at = a.new_slot_at, false)
+                 and not coalesce(s.asked > s.served and s.slot_at >= a.new_slot_at, false)
              )
          returning project_id, asked"
     ))
-    .bind(sql::json(&items))
+    .bind(json)
     .bind(sql::instant(now))
     .fetch_all(connection)
     .await?;
@@ -166,13 +172,13 @@ pub(super) async fn ask_for<'a>(
 }
 
 pub(super) async fn look(connection: &mut Connection, now: Instant) -> Result<Sight, Error> {
-    let (inbox, ready) = sqlx::query_as::<Db, (bool, bool)>(
-        "select
-             exists (select 1 from sync_requests),
-             exists (select 1 from project_state where asked > served and ready_at <= $1)",
-    )
-    .bind(sql::instant(now))
-    .fetch_one(connection)
-    .await?;
-    Ok(Sight { inbox, ready })
+    let (inbox, ready, clock) = sqlx::query_as::<Db, (bool, bool, Option<Instant>)>(sql::LOOK)
+        .bind(sql::instant(now))
+        .fetch_one(connection)
+        .await?;
+    Ok(Sight {
+        inbox,
+        ready,
+        clock,
+    })
 }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -36,8 +37,8 @@ struct Candidate {
 }
 
 #[derive(Serialize)]
-struct Deferral<'a> {
-    id: &'a ProjectId,
+struct Deferral {
+    id: ProjectId,
     ready_at: String,
 }
 
@@ -83,72 +84,105 @@ pub(super) async fn claim(
     .fetch_all(&mut *connection)
     .await?;
 
-    let mut chosen = Vec::new();
     let mut claimed = Claimed::default();
-    let mut keys = HashSet::new();
-    let mut last_chances = match last_chance {
-        LastChance::One => 1,
-        LastChance::None => 0,
+    let mut choice = Choice {
+        candidates: Vec::new(),
+        deferrals: Vec::new(),
+        keys: HashSet::new(),
+        last_chances: match last_chance {
+            LastChance::One => 1,
+            LastChance::None => 0,
+        },
+        until: value::instant(now + ttl),
+        now,
     };
     for row in &rows {
         let row = Row::new(row, "project", &["id"]);
+        match choice.consider(&row, &mut claimed) {
+            // One project's row is not to stand in the way of all others.
+            Err(Error::Unreadable { what, why }) => {
+                let id: ProjectId = row.name("id")?;
+                choice.defer(id.clone(), now + UNREADABLE);
+                claimed
+                    .unreadable
+                    .push((id, format!("{what} cannot be read: {why}")));
+            }
+            other => other?,
+        }
+    }
+    defer(connection, &choice.deferrals).await?;
+    set_aside(connection, &claimed.set_aside, now).await?;
+    take(connection, worker, &choice.candidates, choice.until).await?;
+    Ok(claimed)
+}
+
+/// When a project whose row cannot be read is looked at again.
+const UNREADABLE: TimeDelta = TimeDelta::minutes(10);
+
+/// What becomes of the rows that were locked.
+struct Choice {
+    candidates: Vec<Candidate>,
+    deferrals: Vec<Deferral>,
+    keys: HashSet<String>,
+    last_chances: u32,
+    until: Instant,
+    now: Instant,
+}
+
+impl Choice {
+    fn consider(&mut self, row: &Row<'_>, claimed: &mut Claimed) -> Result<(), Error> {
         let id: ProjectId = row.name("id")?;
-        let (losses, lost_since) = count_losses(&row, now)?;
+        let (losses, lost_since) = count_losses(row, self.now)?;
         if losses >= LOSSES_TO_SET_ASIDE {
-            claimed.lost.extend(loss(&row, &id)?);
+            claimed.lost.extend(loss(row, &id)?);
             claimed.set_aside.push(id);
-            continue;
+            return Ok(());
         }
         let key_id = row.text("key_id")?;
-        if keys.contains(&key_id) {
-            continue; // Its turn comes when the other is done.
+        if self.keys.contains(&key_id) {
+            return Ok(()); // Its turn comes when the other is done.
         }
         let ledger: Ledger = row.json("ledger")?;
         let reserve = match trigger(row.value("urgency")?) {
             Trigger::Request | Trigger::Command => Reserve::OnDemand,
             Trigger::Schedule | Trigger::Retry => Reserve::Scheduled,
         };
-        if let Some(ready_at) = ledger.ready_at(reserve, now) {
+        if let Some(ready_at) = ledger.ready_at(reserve, self.now) {
+            self.defer(id.clone(), ready_at);
             claimed.deferred.push((id, ready_at));
-            continue;
+            return Ok(());
         }
-        if losses == LOSSES_TO_SET_ASIDE - 1 {
-            if last_chances == 0 {
-                continue;
-            }
-            last_chances -= 1;
+        let is_last_chance = losses == LOSSES_TO_SET_ASIDE - 1;
+        if is_last_chance && self.last_chances == 0 {
+            return Ok(());
         }
-        keys.insert(key_id);
-        claimed.lost.extend(loss(&row, &id)?);
-        chosen.push((
-            row,
-            Candidate {
-                id,
-                token: Uuid::now_v7(),
-                losses,
-                lost_since: lost_since.map(instant_text),
-            },
-        ));
+        let lease = Lease {
+            project: id.clone(),
+            epoch: row.value::<i64>("epoch")? + 1, // Its row is locked.
+            token: Uuid::now_v7(),
+            until: self.until,
+        };
+        let token = lease.token;
+        let claim = leases::read_claim(row, lease, losses)?;
+        claimed.lost.extend(loss(row, &id)?);
+        claimed.claims.push(claim);
+        self.last_chances -= u32::from(is_last_chance);
+        self.keys.insert(key_id);
+        self.candidates.push(Candidate {
+            id,
+            token,
+            losses,
+            lost_since: lost_since.map(instant_text),
+        });
+        Ok(())
     }
-    defer(connection, &claimed.deferred).await?;
-    set_aside(connection, &claimed.set_aside, now).await?;
-    let candidates: Vec<&Candidate> = chosen.iter().map(|(_, candidate)| candidate).collect();
-    let until = value::instant(now + ttl);
-    let epochs = take(connection, worker, &candidates, until).await?;
-    for (row, candidate) in &chosen {
-        if let Some(&epoch) = epochs.get(&candidate.id) {
-            let lease = Lease {
-                project: candidate.id.clone(),
-                epoch,
-                token: candidate.token,
-                until,
-            };
-            claimed
-                .claims
-                .push(leases::read_claim(row, lease, candidate.losses)?);
-        }
+
+    fn defer(&mut self, id: ProjectId, until: Instant) {
+        self.deferrals.push(Deferral {
+            id,
+            ready_at: instant_text(until),
+        });
     }
-    Ok(claimed)
 }
 
 /// How many runs in a row lost their workers, the last one included if its lease ran out, and since when.
@@ -179,13 +213,13 @@ fn loss(row: &Row<'_>, id: &ProjectId) -> Result<Option<Loss>, Error> {
 async fn take(
     connection: &mut Connection,
     worker: &str,
-    candidates: &[&Candidate],
+    candidates: &[Candidate],
     until: Instant,
-) -> Result<BTreeMap<ProjectId, i64>, Error> {
+) -> Result<(), Error> {
     if candidates.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(());
     }
-    let rows = sqlx::query::<Db>(concat!(
+    sqlx::query::<Db>(concat!(
         "update project_state as s set
              epoch = s.epoch + 1,
              lease_token = a.new_token,
@@ -208,36 +242,20 @@ async fn take(
         sql::each!("$1"),
         "
          ) as a
-         where s.project_id = a.id
-         returning project_id, epoch"
+         where s.project_id = a.id"
     ))
     .bind(sql::json(candidates))
     .bind(sql::instant(until))
     .bind(worker)
-    .fetch_all(connection)
+    .execute(connection)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let row = Row::new(row, "project_state", &["project_id"]);
-            Ok((row.name("project_id")?, row.value("epoch")?))
-        })
-        .collect()
+    Ok(())
 }
 
-async fn defer(
-    connection: &mut Connection,
-    deferred: &[(ProjectId, Instant)],
-) -> Result<(), Error> {
-    if deferred.is_empty() {
+async fn defer(connection: &mut Connection, deferrals: &[Deferral]) -> Result<(), Error> {
+    if deferrals.is_empty() {
         return Ok(());
     }
-    let deferrals: Vec<Deferral<'_>> = deferred
-        .iter()
-        .map(|(id, ready_at)| Deferral {
-            id,
-            ready_at: instant_text(*ready_at),
-        })
-        .collect();
     sqlx::query::<Db>(concat!(
         "update project_state as s set ready_at = a.new_ready_at
          from (select value ->> 'id' as id, ",
@@ -246,7 +264,7 @@ async fn defer(
         sql::each!("$1"),
         ") as a where s.project_id = a.id"
     ))
-    .bind(sql::json(&deferrals))
+    .bind(sql::json(deferrals))
     .execute(connection)
     .await?;
     Ok(())

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use chrono::SecondsFormat;
 
-use super::{Connection, Db, leases::lost, outbox, rows::Row, sql};
+use super::{Connection, Db, leases::lost, outbox, rows::Row, sql, usage};
 use crate::{
-    budget::Ledger,
     catalog::{Kind, Plan},
     run::{Outcome, Run},
-    store::{Aftermath, Committed, Error, Lease, run_detail::RunDetail, value},
+    store::{Aftermath, Committed, Error, Lease, Spent, run_detail::RunDetail, value},
 };
 
 pub(super) async fn commit(
@@ -23,7 +22,18 @@ pub(super) async fn commit(
     // First, for it checks the lease and keeps its row until the end.
     let revision = write_state(connection, lease, plan, run, aftermath).await?;
     write_run(connection, worker, lease, run, revision).await?;
-    write_usage(connection, lease, run, aftermath).await?;
+    let spent = Spent {
+        requests: run.cost.requests,
+        budget: aftermath.budget,
+    };
+    usage::record(
+        connection,
+        &lease.project,
+        &spent,
+        run.resume_at,
+        run.finished_at,
+    )
+    .await?;
     let rows = if plan.changes().is_empty() {
         0
     } else {
@@ -77,33 +87,6 @@ async fn write_state(
     Row::new(&row, "project_state", &["project_id"]).value("revision")
 }
 
-/// What the run spent of its key's budget, of which other projects may live too.
-async fn write_usage(
-    connection: &mut Connection,
-    lease: &Lease,
-    run: &Run,
-    aftermath: &Aftermath,
-) -> Result<(), Error> {
-    let row = sqlx::query::<Db>(sql::LOCK_USAGE)
-        .bind(lease.project.as_str())
-        .fetch_one(&mut *connection)
-        .await?;
-    let row = Row::new(&row, "key_usage", &["key_id"]);
-    let mut ledger: Ledger = row.json("ledger")?;
-    ledger.record(
-        run.finished_at,
-        run.cost.requests,
-        aftermath.budget,
-        run.resume_at,
-    );
-    sqlx::query::<Db>("update key_usage set ledger = $2 where key_id = $1")
-        .bind(row.text("key_id")?)
-        .bind(sql::json(&ledger))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 async fn write_run(
     connection: &mut Connection,
     worker: &str,
@@ -118,8 +101,10 @@ async fn write_run(
         "insert into runs (id, project_id, trigger, started_at, finished_at, duration_ms, outcome, epoch, revision,
                            error_code, error, added, updated, removed, restored, held,
                            requests, retries, throttled, bytes, budget_left, detail, slot_at, requested_at, worker)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-                 $25)",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+                 -- A slot has one run, whatever the clocks of those who issued it did.
+                 case when exists (select 1 from runs r where r.project_id = $2 and r.slot_at = $23) then null else $23 end,
+                 $24, $25)",
     )
     .bind(run.id.to_string())
     .bind(lease.project.as_str())

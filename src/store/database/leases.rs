@@ -9,12 +9,12 @@ use super::{
     Connection, Db, asks, catalog,
     projects::{self, unknown},
     rows::Row,
-    sql,
+    sql, usage,
 };
 use crate::{
     clock::Instant,
     project::{ProjectId, SealedKey},
-    store::{Claim, Error, Lease, Request, value},
+    store::{Claim, Error, Lease, Request, Spent, value},
 };
 
 /// All that a claim brings, of `projects p`, `api_keys k` and `project_state s`.
@@ -193,6 +193,54 @@ pub(super) async fn release(connection: &mut Connection, lease: &Lease) -> Resul
     .bind(lease.token.to_string())
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+pub(super) async fn postpone(
+    connection: &mut Connection,
+    lease: &Lease,
+    until: Instant,
+    spent: &Spent,
+    now: Instant,
+) -> Result<(), Error> {
+    let given_back = sqlx::query::<Db>(
+        "update project_state set lease_token = null, lease_until = null, lease_worker = null, taken = served,
+             ready_at = $4, retries = retries + 1
+         where project_id = $1 and epoch = $2 and lease_token = $3",
+    )
+    .bind(lease.project.as_str())
+    .bind(lease.epoch)
+    .bind(lease.token.to_string())
+    .bind(sql::instant(until))
+    .execute(&mut *connection)
+    .await?;
+    if given_back.rows_affected() == 0 {
+        return Ok(());
+    }
+    usage::record(connection, &lease.project, spent, None, now).await
+}
+
+pub(super) async fn rouse(
+    connection: &mut Connection,
+    ttl: Duration,
+    now: Instant,
+) -> Result<(), Error> {
+    sqlx::query::<Db>(
+        "update project_state set ready_at = $1 where asked > served and ready_at > $1",
+    )
+    .bind(sql::instant(now))
+    .execute(&mut *connection)
+    .await?;
+    let until = value::instant(now + ttl);
+    for statement in [
+        "update project_state set lease_until = $1 where lease_token is not null and lease_until > $1",
+        "update sinks set lease_until = $1 where lease_until > $1",
+    ] {
+        sqlx::query::<Db>(statement)
+            .bind(sql::instant(until))
+            .execute(&mut *connection)
+            .await?;
+    }
     Ok(())
 }
 

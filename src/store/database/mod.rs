@@ -20,6 +20,7 @@ mod rows;
 mod schema;
 mod slots;
 mod status;
+mod usage;
 mod views;
 
 use std::{future::Future, time::Duration};
@@ -38,7 +39,7 @@ use crate::{
     store::{
         Aftermath, Ask, Asked, Claim, Claimed, Committed, Error, HistoryFilter, Inbox, Issued,
         LastChance, Lease, LoggedChange, RecordedRun, Removed, Schema, Shelf, Sight, SinkLease,
-        State, Status, Store, Untold,
+        Spent, State, Status, Store, Untold,
     },
 };
 
@@ -95,19 +96,19 @@ macro_rules! read {
 /// A transaction.
 macro_rules! transaction {
     ($self:ident, $begin:path, |$connection:ident| $work:expr) => {
-        transaction!($self.pool, $self, $begin, |$connection| $work)
-    };
-    ($owner:ident.$pool:ident, $self:ident, $begin:path, |$connection:ident| $work:expr) => {
         $self
             .deadline(async {
                 let _turn = $self.place.turn($begin).await;
-                let mut lent = Lent::within(&$owner.$pool, $begin).await?;
-                let $connection = &mut *lent;
-                let done = $work.await;
-                lent.settle(done).await
+                transaction!($self.pool, $begin, |$connection| $work)
             })
             .await
     };
+    ($owner:ident.$pool:ident, $begin:path, |$connection:ident| $work:expr) => {{
+        let mut lent = Lent::within(&$owner.$pool, $begin).await?;
+        let $connection = &mut *lent;
+        let done = $work.await;
+        lent.settle(done).await
+    }};
 }
 
 #[async_trait]
@@ -264,14 +265,36 @@ impl Store for Database {
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration, now: Instant) -> Result<Lease, Error> {
-        transaction!(self.beats, self, sql::BEGIN_WRITE, |connection| {
-            leases::renew(connection, lease, ttl, now)
+        // Out of turn: it is short, and everything else can wait for it.
+        self.deadline(async {
+            transaction!(self.beats, sql::BEGIN_WRITE, |connection| leases::renew(
+                connection, lease, ttl, now
+            ))
         })
+        .await
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), Error> {
         transaction!(self, sql::BEGIN_WRITE, |connection| leases::release(
             connection, lease
+        ))
+    }
+
+    async fn postpone(
+        &self,
+        lease: &Lease,
+        until: Instant,
+        spent: &Spent,
+        now: Instant,
+    ) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| leases::postpone(
+            connection, lease, until, spent, now
+        ))
+    }
+
+    async fn rouse(&self, ttl: Duration, now: Instant) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| leases::rouse(
+            connection, ttl, now
         ))
     }
 

@@ -60,22 +60,29 @@ pub(super) async fn issue(
     for row in &rows {
         let row = Row::new(row, "project", &["project_id"]);
         let id: ProjectId = row.name("project_id")?;
-        let cron = row.optional_name("cron")?;
-        let next = schedule
-            .next(&id, cron.as_ref(), now)
-            .unwrap_or_else(|| never(now));
-        let missed = match row.value::<Option<Instant>>("next_slot_at")? {
-            Some(_) => schedule.latest(&id, cron.as_ref(), now),
-            None => None, // Its first appointment: adding it has asked for a sync.
-        };
-        if let Some(slot) = missed {
-            if waits_for_a_person(&row, blocked_since)? {
-                issued.passed_over += 1;
-            } else {
-                slots.push((id.clone(), slot.at));
+        match fall_due(&row, &id, schedule, blocked_since, now) {
+            Ok(Due { next, missed }) => {
+                match missed {
+                    Missed::Slot(slot) => slots.push((id.clone(), slot.at)),
+                    Missed::PassedOver => issued.passed_over += 1,
+                    Missed::Nothing => {}
+                }
+                appointments.push(Appointment::new(id, Some(next)));
             }
+            // One project's row is not to stand in the way of all others.
+            Err(Error::Unreadable { what, why }) => {
+                let again = now + UNREADABLE;
+                let next = Slot {
+                    at: again,
+                    due_at: again,
+                };
+                appointments.push(Appointment::new(id.clone(), Some(next)));
+                issued
+                    .unreadable
+                    .push((id, format!("{what} cannot be read: {why}")));
+            }
+            Err(error) => return Err(error),
         }
-        appointments.push(Appointment::new(id, Some(next)));
     }
     set_appointments(connection, &appointments).await?;
     let items: Vec<Item<'_>> = slots
@@ -90,6 +97,47 @@ pub(super) async fn issue(
         .collect();
     issued.asked = ask_for(connection, &items, now).await?.len();
     Ok(issued)
+}
+
+/// When a project whose row cannot be read is looked at again.
+const UNREADABLE: TimeDelta = TimeDelta::minutes(10);
+
+/// A project whose appointment has come.
+struct Due {
+    next: Slot,
+    missed: Missed,
+}
+
+enum Missed {
+    Slot(Slot),
+    PassedOver,
+    /// It is its first appointment: adding it has asked for a sync.
+    Nothing,
+}
+
+fn fall_due(
+    row: &Row<'_>,
+    id: &ProjectId,
+    schedule: &Schedule,
+    blocked_since: Instant,
+    now: Instant,
+) -> Result<Due, Error> {
+    let cron = row.optional_name("cron")?;
+    let next = schedule
+        .next(id, cron.as_ref(), now)
+        .unwrap_or_else(|| never(now));
+    let missed = match row.value::<Option<Instant>>("next_slot_at")? {
+        Some(_) => schedule.latest(id, cron.as_ref(), now),
+        None => None,
+    };
+    Ok(Due {
+        next,
+        missed: match missed {
+            Some(_) if waits_for_a_person(row, blocked_since)? => Missed::PassedOver,
+            Some(slot) => Missed::Slot(slot),
+            None => Missed::Nothing,
+        },
+    })
 }
 
 fn never(now: Instant) -> Slot {
@@ -160,7 +208,10 @@ pub(super) async fn reschedule(
     for row in &rows {
         let row = Row::new(row, "project", &["project_id"]);
         let id: ProjectId = row.name("project_id")?;
-        let cron = row.optional_name("cron")?;
+        let Ok(cron) = row.optional_name("cron") else {
+            last = Some(id); // The tick that finds it due tells of it.
+            continue;
+        };
         // What is due already, the next tick issues.
         if let Some(due_at) = row
             .value::<Option<Instant>>("next_due_at")?

@@ -22,6 +22,9 @@ pub(super) struct Place {
 /// What `sync_requests` tells when rows are inserted.
 const INBOX_CHANNEL: &str = "catalog_sync_requests";
 
+/// After so long without a word the connection is made anew.
+const LISTENED_FOR: Duration = Duration::from_mins(5);
+
 impl Place {
     pub(super) fn new(connect: PgConnectOptions, options: &Options) -> Self {
         Self {
@@ -46,18 +49,25 @@ impl Place {
     /// Waits on a connection of its own. Once that is lost it is made anew, and what was told in between is missed.
     pub(super) async fn await_inbox(&self) -> Result<(), Error> {
         let mut listener = self.listener.lock().await;
-        let heard = match listener.as_mut() {
-            Some(listener) => listener.try_recv().await.map(|_| ()),
-            None => match self.listen().await {
-                Ok(new) => listener.insert(new).try_recv().await.map(|_| ()),
-                Err(error) => Err(error),
-            },
+        let waiting = async {
+            let listener = match listener.as_mut() {
+                Some(listener) => listener,
+                None => listener.insert(self.listen().await?),
+            };
+            listener.try_recv().await
         };
-        if let Err(error) = heard {
-            *listener = None;
-            return Err(self.explain(error).await);
+        match tokio::time::timeout(LISTENED_FOR, waiting).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                *listener = None;
+                Err(self.explain(error).await)
+            }
+            // A peer that has gone without a word says nothing either.
+            Err(_) => {
+                *listener = None;
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     async fn listen(&self) -> Result<PgListener, sqlx::Error> {

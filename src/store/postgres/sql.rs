@@ -141,13 +141,14 @@ macro_rules! as_integer {
 }
 pub(super) use as_integer;
 
-/// That no other project with the key of `api_keys k` is being synced at the instant given.
+/// That no project with the key of `api_keys k` is being synced at the instant given. What is being synced is found once, and not
+/// for each project again.
 macro_rules! key_is_free {
     ($now:literal) => {
         concat!(
-            "not exists (
-                 select 1 from api_keys k2 join project_state s2 on s2.project_id = k2.project_id
-                 where k2.key_id = k.key_id and s2.project_id <> s.project_id and s2.lease_until > ",
+            "k.key_id not in (
+                 select k2.key_id from project_state s2 join api_keys k2 on k2.project_id = s2.project_id
+                 where s2.lease_token is not null and s2.lease_until > ",
             $now,
             ")"
         )
@@ -176,6 +177,21 @@ pub(super) const CANDIDATES: &str = concat!(
      order by s.urgency, s.ready_at limit $2 for update of s, u skip locked"
 );
 
+/// What there may be to do, and what time it is there.
+pub(super) const LOOK: &str = "
+    select
+        exists (select 1 from sync_requests),
+        exists (
+            select 1 from project_state
+            where asked > served and ready_at <= $1 and (lease_until is null or lease_until <= $1)
+        ),
+        clock_timestamp()";
+
+/// So that two transactions that take several rows never wait for each other.
+pub(super) const LOCK_STATES: &str = "
+    select project_id from project_state
+    where project_id in (select value ->> 'id' from jsonb_array_elements($1)) order by project_id for update";
+
 /// Projects whose appointment has come, or that have none yet.
 pub(super) const DUE: &str = "
     select s.project_id, p.cron, s.next_slot_at, s.outcome, s.error_code, s.last_attempt_at
@@ -187,7 +203,7 @@ pub(super) const DUE: &str = "
 pub(super) const APPOINTMENTS: &str = "
     select s.project_id, p.cron, s.next_due_at
     from project_state s join projects p on p.id = s.project_id
-    where s.project_id > $1 order by s.project_id limit $2 for update of s";
+    where s.project_id > $1 order by s.project_id limit $2 for update of s skip locked";
 
 /// `timestamptz` reaches further than we can read, up to infinity; which instant it is does not matter then.
 pub(super) const TAKE_INBOX: &str = "

@@ -38,6 +38,9 @@ pub(super) const MOST_CONNECTIONS: u32 = 4;
 /// Earlier ones can corrupt a database whose write-ahead log is reset while another process reads it.
 const OLDEST_LIBRARY: (u32, u32, u32) = (3, 51, 3);
 
+/// How long a writer waits for others of its process, beyond the time that the file may be busy.
+const TURN: Duration = Duration::from_secs(30);
+
 const BETWEEN_CHECKS: Duration = Duration::from_millis(10);
 
 /// So that a write-ahead log that once grew gives the disk back.
@@ -183,10 +186,10 @@ impl Place {
         }
     }
 
-    /// None: a file answers, or the busy timeout does.
-    #[expect(clippy::unused_self, reason = "the other database has one")]
+    /// A file answers, or the busy timeout does; but writers of this process wait for each other too.
+    #[expect(clippy::unnecessary_wraps, reason = "a database could do without")]
     fn call_timeout(&self) -> Option<Duration> {
-        None
+        Some(self.busy_timeout + TURN)
     }
 
     /// Nobody tells of what is written to a file.

@@ -134,13 +134,14 @@ macro_rules! as_integer {
 }
 pub(super) use as_integer;
 
-/// That no other project with the key of `api_keys k` is being synced at the instant given.
+/// That no project with the key of `api_keys k` is being synced at the instant given. What is being synced is found once, and not
+/// for each project again.
 macro_rules! key_is_free {
     ($now:literal) => {
         concat!(
-            "not exists (
-                 select 1 from api_keys k2 join project_state s2 on s2.project_id = k2.project_id
-                 where k2.key_id = k.key_id and s2.project_id <> s.project_id and s2.lease_until > ",
+            "k.key_id not in (
+                 select k2.key_id from project_state s2 join api_keys k2 on k2.project_id = s2.project_id
+                 where s2.lease_token is not null and s2.lease_until > ",
             $now,
             ")"
         )
@@ -169,12 +170,25 @@ pub(super) const CANDIDATES: &str = concat!(
      order by s.urgency, s.ready_at limit $2"
 );
 
+/// What there may be to do, and what time it is there.
+pub(super) const LOOK: &str = "
+    select
+        exists (select 1 from sync_requests),
+        exists (
+            select 1 from project_state
+            where asked > served and ready_at <= $1 and (lease_until is null or lease_until <= $1)
+        ),
+        null";
+
+/// Nothing: a writing transaction has the database to itself.
+pub(super) const LOCK_STATES: &str = "select $1";
+
 /// Projects whose appointment has come, or that have none yet.
 pub(super) const DUE: &str = "
     select s.project_id, p.cron, s.next_slot_at, s.outcome, s.error_code, s.last_attempt_at
     from project_state s join projects p on p.id = s.project_id
-    where (s.next_due_at is null or s.next_due_at <= $1) and p.paused_at is null and s.set_aside_at is null
-    order by s.next_due_at limit $2";
+    where coalesce(s.next_due_at, '') <= $1 and p.paused_at is null and s.set_aside_at is null
+    order by coalesce(s.next_due_at, '') limit $2";
 
 /// Appointments of projects by id.
 pub(super) const APPOINTMENTS: &str = "
