@@ -297,6 +297,7 @@ conformance! {
         no_more_rows_are_taken_than_wanted_the_oldest_first
         takers_that_meet_take_each_row_once
         odd_instants_do_no_harm
+        texts_that_are_none_hold_up_nothing
         a_row_during_a_run_causes_another
         what_was_put_aside_is_forgotten_in_time
         the_host_can_read_what_waits_and_what_runs

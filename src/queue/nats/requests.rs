@@ -34,7 +34,10 @@ const PULL: Duration = Duration::from_secs(30);
 /// How often the server says that it still knows of a pull. [`PATIENCE`] is over two of them.
 const HEARTBEAT: Duration = Duration::from_secs(4);
 
-/// The requests: one pull at a time, of which the answers come to an inbox.
+/// What the headers of a dead letter may take of the server's longest message. Without them a message of that length would come
+/// again for ever: its end is left out instead.
+const HEADERS: usize = 8 * 1024;
+
 pub(super) struct Requests {
     connection: Connection,
     consumer: PullConsumer,
@@ -280,11 +283,17 @@ impl Requests {
             Settlement::Ack => AckKind::Ack,
             Settlement::Retry { after } => AckKind::Nak(Some(*after)),
             Settlement::Reject { reason } => {
-                let message = PublishMessage::build()
-                    .payload(delivery.body.clone().into())
+                let whole = delivery.body.as_slice();
+                let room = self.connection.client.max_payload();
+                let kept = whole.get(..room.saturating_sub(HEADERS)).unwrap_or(whole);
+                let mut message = PublishMessage::build()
+                    .payload(kept.to_vec().into())
                     .message_id(&receipt.id)
                     .header("Catalog-Sync-Reason", line(reason).as_str())
                     .header("Catalog-Sync-Source", receipt.subject.as_str());
+                if kept.len() < whole.len() {
+                    message = message.header("Catalog-Sync-Bytes", whole.len().to_string());
+                }
                 let sent = self.connection.send(self.dead_subject.clone(), message);
                 let kept = sent.await?.await;
                 kept.map_err(|error| self.connection.not_published(&error))?;

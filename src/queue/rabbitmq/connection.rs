@@ -1,6 +1,12 @@
 //! One connection: how it is made, what it says when it fails, and what both directions do over it.
 
-use std::path::Path;
+use std::{
+    io,
+    net::{Shutdown, TcpStream},
+    os::fd::AsFd as _,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use futures_util::future::try_join_all;
 use lapin::{
@@ -8,11 +14,12 @@ use lapin::{
     options::{
         ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
-    tcp::OwnedTLSConfig,
+    tcp::{AsyncTcpStream, OwnedTLSConfig},
     types::{AMQPValue, FieldTable, ShortString},
-    uri::AMQPUri,
+    uri::{AMQPScheme, AMQPUri},
 };
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::queue::{Error, PATIENCE, line};
 
@@ -20,7 +27,8 @@ use crate::queue::{Error, PATIENCE, line};
 pub(super) const PERSISTENT: u8 = 2;
 
 pub(super) struct Connection {
-    connection: lapin::Connection,
+    broker: lapin::Connection,
+    socket: Arc<Socket>,
     pub(super) shown: String,
 }
 
@@ -44,11 +52,32 @@ impl Connection {
             cert_chain,
         };
         let options = ConnectionProperties::default().with_connection_name("catalog-sync".into());
+        let socket = Arc::new(Socket::default());
+        let opened = Arc::clone(&socket);
         let work = async {
             let runtime = lapin::runtime::default_runtime()?;
-            lapin::Connection::connect_uri_with_config(uri, options, tls, runtime).await
+            let here = runtime.clone();
+            let connect = async move |uri: AMQPUri, _| {
+                let opening = async {
+                    let address = (uri.authority.host.clone(), uri.authority.port);
+                    let address = here.to_socket_addrs(address);
+                    let stream = AsyncTcpStream::connect(&here, address).await?;
+                    if let AsyncTcpStream::Plain(plain) = &stream {
+                        opened.keep(plain.get_ref().as_fd().try_clone_to_owned()?.into());
+                    }
+                    match uri.scheme {
+                        AMQPScheme::AMQP => Ok(stream),
+                        AMQPScheme::AMQPS => {
+                            stream.into_tls(&uri.authority.host, tls.as_ref()).await
+                        }
+                    }
+                };
+                let stream: io::Result<_> = opened.unless_given_up(Box::pin(opening)).await;
+                Ok(stream?)
+            };
+            lapin::Connection::connector(uri, runtime, connect, options).await
         };
-        let connection = bounded(&shown, async {
+        let work = async {
             work.await.map_err(|error| match refusal(&error) {
                 Some(403) => Error::Refused(format!(
                     "{shown} refuses the user or the password: check rabbitmq.url"
@@ -56,21 +85,25 @@ impl Connection {
                 Some(_) => Error::Refused(line(&format!("{shown} refuses: {error}"))),
                 None => Error::Unavailable(line(&format!("{shown} cannot be reached: {error}"))),
             })
+        };
+        let broker = socket.bounded(&shown, work).await?;
+        Ok(Self {
+            broker,
+            socket,
+            shown,
         })
-        .await?;
-        Ok(Self { connection, shown })
     }
 
     pub(super) async fn bounded<T>(
         &self,
         work: impl AsyncFnOnce(&lapin::Connection) -> lapin::Result<T>,
     ) -> Result<T, Error> {
-        bounded(&self.shown, async {
-            work(&self.connection)
+        let work = async {
+            work(&self.broker)
                 .await
                 .map_err(|error| self.failed(&error))
-        })
-        .await
+        };
+        self.socket.bounded(&self.shown, work).await
     }
 
     pub(super) fn failed(&self, error: &lapin::Error) -> Error {
@@ -165,14 +198,52 @@ impl Connection {
     }
 }
 
-/// Ends with the work or our patience, whichever ends first.
-async fn bounded<T>(shown: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    timeout(PATIENCE, work).await.unwrap_or_else(|_| {
-        let seconds = PATIENCE.as_secs();
-        Err(Error::Unavailable(format!(
-            "{shown} fails: no answer in {seconds} s"
-        )))
-    })
+/// The socket of a connection. The library waits for its broker on a thread of its own, also when nobody wants the answer any
+/// more: the thread, the socket and its buffers would stay for as long as a broker that fell silent stays silent.
+#[derive(Default)]
+struct Socket {
+    stream: OnceLock<TcpStream>,
+    given_up: CancellationToken,
+}
+
+impl Socket {
+    /// Ends with the work or our patience, whichever ends first. After the latter the connection is of no more use.
+    async fn bounded<T>(
+        &self,
+        shown: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        timeout(PATIENCE, work).await.unwrap_or_else(|_| {
+            self.hang_up();
+            let seconds = PATIENCE.as_secs();
+            Err(Error::Unavailable(format!(
+                "{shown} fails: no answer in {seconds} s"
+            )))
+        })
+    }
+
+    fn keep(&self, stream: TcpStream) {
+        self.stream.get_or_init(|| stream);
+    }
+
+    async fn unless_given_up<T>(
+        &self,
+        opening: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let opened = self.given_up.run_until_cancelled(opening).await;
+        opened
+            .filter(|_| !self.given_up.is_cancelled())
+            .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn hang_up(&self) {
+        self.given_up.cancel();
+        if let Some(stream) = self.stream.get()
+            && let Err(error) = stream.shutdown(Shutdown::Both)
+        {
+            tracing::debug!(broker.name = "rabbitmq", %error, "the connection was over already");
+        }
+    }
 }
 
 /// Whether the broker took all messages and returned none.
@@ -207,4 +278,46 @@ fn protocol_error(error: &lapin::Error) -> Option<u16> {
 
 pub(super) fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read as _,
+        net::{Ipv4Addr, TcpListener},
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broker_that_falls_silent_is_hung_up_on() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (heard, first_bytes) = tokio::sync::oneshot::channel();
+        let silent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let limit = Duration::from_mins(1);
+            stream.set_read_timeout(Some(limit)).unwrap();
+            let mut greeting = [0; 8];
+            stream.read_exact(&mut greeting).unwrap();
+            heard.send(greeting).unwrap();
+            stream.read(&mut greeting)
+        });
+
+        let uri = format!("amqp://127.0.0.1:{port}").parse().unwrap();
+        let opening = Connection::open(uri, None, "RabbitMQ".to_owned());
+        let hearing = async {
+            let said = first_bytes.await.unwrap();
+            tokio::time::pause(); // Nothing else will happen: patience runs out at once.
+            said
+        };
+        let (opened, said) = tokio::join!(opening, hearing);
+
+        assert_eq!(&said, b"AMQP\0\0\x09\x01");
+        let told = opened.err().unwrap().to_string();
+        assert_eq!(told, "RabbitMQ fails: no answer in 10 s");
+        let left = tokio::task::spawn_blocking(|| silent.join().unwrap());
+        assert_eq!(left.await.unwrap().unwrap(), 0, "it was not hung up");
+    }
 }

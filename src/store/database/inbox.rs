@@ -30,11 +30,12 @@ pub(super) async fn take(
     let mut wanted: Vec<(String, Option<String>, Instant)> = Vec::new();
     for row in &rows {
         let row = Row::new(row, "sync_requests", &["project_id"]);
-        // The host may have written there what is no instant; when it was taken is near enough.
+        // The host may have written there what is no instant; when it was taken is near enough. SQLite keeps texts that are none
+        // (not UTF-8): a name of which that is true is no project's, and such a reason is none.
         let requested_at: Instant = row.value("requested_at").unwrap_or(now);
         wanted.push((
-            row.text("project_id")?,
-            row.value("reason")?,
+            row.text("project_id").unwrap_or_else(|_| "?".to_owned()),
+            row.value("reason").unwrap_or(None),
             requested_at.min(now),
         ));
     }

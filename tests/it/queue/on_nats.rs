@@ -9,7 +9,7 @@ use async_nats::jetstream::{
 };
 use async_trait::async_trait;
 use catalog_sync::queue::{
-    Queue,
+    Queue, Settlement,
     nats::{Nats, Settings},
 };
 use futures_util::StreamExt as _;
@@ -178,4 +178,28 @@ async fn a_consumer_without_acknowledgements_is_refused() {
     let queue = OnNats.queue(broker.port, "x");
     let told = queue.consume().await.err().unwrap().to_string();
     assert!(told.contains("explicit acknowledgements"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_the_longest_message_that_there_can_be_the_dead_letters_keep_the_beginning() {
+    let port = tokio::task::block_in_place(|| nats::shared().port);
+    let place = super::Place::new(&OnNats, port);
+    let longest = "x".repeat(context(port).await.client().max_payload());
+    let mut consumer = place.consume().await;
+    place.send(&[&longest, "good"]).await;
+    let mut deliveries = super::soon(&mut *consumer, 1).await;
+    let reason = "the message is too long".to_owned();
+    let settled = vec![(deliveries.remove(0), Settlement::Reject { reason })];
+    consumer.settle(settled).await.unwrap();
+
+    let dead = place.dead().await;
+    assert_eq!(dead.len(), 1);
+    let (kept, reason, _) = &dead[0];
+    assert_eq!(reason, "the message is too long");
+    assert!(longest.as_bytes().starts_with(kept));
+    assert_eq!(kept.len(), longest.len() - 8 * 1024);
+    let delivery = super::one(&mut *consumer).await;
+    assert_eq!(super::body(&delivery), "good");
+    super::ack(&mut *consumer, delivery).await;
+    assert_eq!(place.left(consumer).await, 0);
 }

@@ -160,6 +160,22 @@ pub(crate) async fn odd_instants_do_no_harm(store: &dyn Store, raw: &mut Raw) {
     }
 }
 
+pub(crate) async fn texts_that_are_none_hold_up_nothing(store: &dyn Store, raw: &mut Raw) {
+    let acme = add_settled(store, "acme").await;
+    let Raw::Sqlite(_) = raw else {
+        return; // Postgres takes none.
+    };
+    raw.run(
+        "insert into sync_requests (project_id, reason)
+         values (cast(x'ff' as text), 'price'), ('acme', cast(x'fffe' as text))",
+    )
+    .await;
+    let inbox = store.take_inbox(9, at(0)).await.unwrap();
+    assert_eq!(inbox.taken, 2);
+    assert_eq!(refused(raw).await.len(), 1);
+    assert_eq!(pending(store, &acme).await.unwrap().reason, None);
+}
+
 pub(crate) async fn a_row_during_a_run_causes_another(store: &dyn Store, raw: &mut Raw) {
     let acme = add(store, "acme").await;
     let claim = take_one(store, 0).await;
