@@ -34,7 +34,7 @@ pub(super) struct Record {
     pub(super) edits: usize,
     /// How long it took, after the load, until all that was asked for was done..
     pub(super) answered_after: Duration,
-    /// ..and until the broker was told of every change.
+    /// ..and until the broker was told of every change, and had nothing left.
     pub(super) told_after: Duration,
 }
 
@@ -76,6 +76,12 @@ pub(super) async fn endure(place: Place, size: Size) {
             }
         }
         while tables.untold().await > 0 {
+            ticks.tick().await;
+        }
+        // What a killed worker had taken and not acknowledged comes again.
+        while let Some(broker) = &place.broker
+            && broker.untaken().await > 0
+        {
             ticks.tick().await;
         }
         record.told_after = quiet.elapsed();
