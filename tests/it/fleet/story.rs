@@ -64,7 +64,7 @@ pub(super) async fn endure(place: Place, size: Size) {
     }
     let quiet = Moment::now();
     let bound = 6 * size.lease
-        + Duration::from_secs(60)
+        + Duration::from_mins(1)
         + Duration::from_millis(200) * u32::try_from(size.projects).unwrap();
     let answered = async {
         let mut ticks = interval(Duration::from_millis(500));
