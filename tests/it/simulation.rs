@@ -72,10 +72,16 @@ fn judge(history: &History) {
                 continue; // The story ends before.
             };
             slots += 1;
-            let answer = runs
-                .iter()
-                .filter(|run| run.slot_at >= Some(slot) && run.recorded_start >= slot)
-                .min_by_key(|run| run.ended_at);
+            // A wrong clock may have brought the slot's own run, or a later one's. Once clocks are right, only its own counts.
+            let is_calm = !history.was_wrong(slot - world::SKEW, deadline);
+            let answers = |run: &&world::Done| {
+                run.slot_at >= Some(slot)
+                    && run.recorded_start >= slot
+                    && (run.slot_at == Some(slot)
+                        || run.started_at >= slot - world::SKEW
+                        || !is_calm)
+            };
+            let answer = runs.iter().filter(answers).min_by_key(|run| run.ended_at);
             let Some(run) = answer.filter(|run| run.ended_at <= deadline) else {
                 let near: Vec<_> = runs
                     .iter()
