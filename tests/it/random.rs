@@ -1,6 +1,6 @@
 //! Numbers made of a seed, the same each time.
 
-/// SplitMix64.
+/// `SplitMix64`.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

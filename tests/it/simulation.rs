@@ -19,8 +19,9 @@ use self::{
 /// Within this time, while anybody is up, a slot has its run: a tick, a queue for room, a lease that runs out.
 const DELAY: TimeDelta = TimeDelta::minutes(12);
 
-/// After a clock was wrong, it can take so long until somebody looks appointments over and a slot is seen again.
-const LOOKED_OVER: TimeDelta = TimeDelta::minutes(375);
+/// A clock that was set wrong is right again within three hours, or its scheduler died and is back: then whoever had it looks all
+/// appointments over.
+const RIGHTED: TimeDelta = TimeDelta::hours(4);
 
 #[expect(
     clippy::disallowed_methods,
@@ -66,15 +67,21 @@ fn judge(history: &History) {
         for slot in times.slots(history.start, world::DAYS) {
             let due_by = slot + SPREAD;
             let was_wrong = history.was_wrong(slot - world::LONGEST_STEP, due_by);
-            let delay = if was_wrong { LOOKED_OVER } else { DELAY };
+            let delay = if was_wrong { RIGHTED } else { DELAY };
             let Some(deadline) = history.up_after(due_by, delay) else {
                 continue; // The story ends before.
             };
             slots += 1;
-            let answer = runs
-                .iter()
-                .filter(|run| run.slot_at >= Some(slot) && run.recorded_start >= slot)
-                .min_by_key(|run| run.ended_at);
+            // A wrong clock may have brought the slot's own run, or a later one's. Once clocks are right, only its own counts.
+            let is_calm = !history.was_wrong(slot - world::SKEW, deadline);
+            let answers = |run: &&world::Done| {
+                run.slot_at >= Some(slot)
+                    && run.recorded_start >= slot
+                    && (run.slot_at == Some(slot)
+                        || run.started_at >= slot - world::SKEW
+                        || !is_calm)
+            };
+            let answer = runs.iter().filter(answers).min_by_key(|run| run.ended_at);
             let Some(run) = answer.filter(|run| run.ended_at <= deadline) else {
                 let near: Vec<_> = runs
                     .iter()

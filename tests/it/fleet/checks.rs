@@ -63,7 +63,7 @@ pub(super) async fn check(
 
     let count = |trigger: &str| runs.iter().filter(|run| run.trigger == trigger).count();
     let slots = runs.iter().filter(|run| run.slot_at.is_some()).count();
-    let most = by_project.values().map(|runs| runs.len()).max().unwrap();
+    let most = by_project.values().map(Vec::len).max().unwrap();
     let events = |name: &str| events.iter().filter(|it| it["event"] == name).count();
     println!("  kills                    {}", record.kills.len());
     println!("  leases lost to them      {}", takeovers.len());
@@ -172,7 +172,8 @@ fn logs_agree(by_project: &BTreeMap<&str, Vec<&Run>>, events: &[Value]) {
     }
 }
 
-/// Gives how long after the kill each project of a killed worker was claimed again.
+/// Gives how long after the kill each project of a killed worker was claimed again, or another with its key: one of them is
+/// synced at a time, and that one may lose its worker in turn.
 fn every_killed_worker_is_followed(
     size: &Size,
     record: &Record,
@@ -201,20 +202,29 @@ fn every_killed_worker_is_followed(
             .iter()
             .map(|it| (it.project_id.as_str(), it.epoch));
         for (project, epoch) in told.into_iter().chain(held).collect::<BTreeSet<_>>() {
-            let runs = by_project[project].iter();
             // Its commit was on its way.
-            if runs.clone().any(|run| run.epoch == epoch) {
+            if by_project[project].iter().any(|run| run.epoch == epoch) {
                 continue;
             }
             let told_at = lost
                 .iter()
                 .find(|it| (it.0, it.1) == (project, epoch))
                 .map(|it| it.3);
-            // A worker may be killed between the claim and the line.
-            let next = runs
-                .filter(|run| run.epoch > epoch)
+            // A worker may be killed between the claim and the line: then a later run tells, or a later kill.
+            let has_key =
+                |other: &str| by_project[other][0].key_id == by_project[project][0].key_id;
+            let later_runs = by_project
+                .iter()
+                .filter(|(other, _)| has_key(other))
+                .flat_map(|(_, runs)| runs)
                 .map(|run| run.started_at);
-            let again_at = told_at.into_iter().chain(next).min();
+            let later_kills = record
+                .kills
+                .iter()
+                .filter(|later| later.held.iter().any(|held| has_key(&held.project_id)))
+                .map(|later| later.at);
+            let later = later_runs.chain(later_kills).filter(|at| *at > kill.at);
+            let again_at = told_at.into_iter().chain(later).min();
             let again_at = again_at.unwrap_or_else(|| panic!("{project} {epoch} is left"));
             let after = (again_at - kill.at).to_std().unwrap_or_default();
             assert!(

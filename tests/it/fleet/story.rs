@@ -34,7 +34,7 @@ pub(super) struct Record {
     pub(super) edits: usize,
     /// How long it took, after the load, until all that was asked for was done..
     pub(super) answered_after: Duration,
-    /// ..and until the broker was told of every change.
+    /// ..and until the broker was told of every change, and had nothing left.
     pub(super) told_after: Duration,
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn endure(place: Place, size: Size) {
     }
     let quiet = Moment::now();
     let bound = 6 * size.lease
-        + Duration::from_secs(60)
+        + Duration::from_mins(1)
         + Duration::from_millis(200) * u32::try_from(size.projects).unwrap();
     let answered = async {
         let mut ticks = interval(Duration::from_millis(500));
@@ -76,6 +76,12 @@ pub(super) async fn endure(place: Place, size: Size) {
             }
         }
         while tables.untold().await > 0 {
+            ticks.tick().await;
+        }
+        // What a killed worker had taken and not acknowledged comes again.
+        while let Some(broker) = &place.broker
+            && broker.untaken().await > 0
+        {
             ticks.tick().await;
         }
         record.told_after = quiet.elapsed();

@@ -1,5 +1,7 @@
 //! What stands in the database, read with statements of the tests' own.
 
+use std::time::Duration;
+
 use catalog_sync::clock::Instant;
 use sqlx::{
     Connection as _, FromRow, PgConnection, SqliteConnection,
@@ -49,7 +51,7 @@ impl Tables {
     pub(super) async fn open(url: &str) -> Self {
         if url.starts_with("sqlite:") {
             let options: SqliteConnectOptions = url.parse().unwrap();
-            let options = options.busy_timeout(std::time::Duration::from_secs(60));
+            let options = options.busy_timeout(Duration::from_mins(1));
             Self::Sqlite(SqliteConnection::connect_with(&options).await.unwrap())
         } else {
             Self::Postgres(PgConnection::connect(url).await.unwrap())

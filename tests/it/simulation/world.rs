@@ -46,8 +46,8 @@ const TRUST: TimeDelta = TimeDelta::seconds(27);
 const IDLE: i64 = 300_000;
 const BUSY: i64 = 5_000;
 const HOUR: i64 = 3_600_000;
-/// Between two looks of a scheduler over all appointments. A daemon looks every hour, which here would take half of the time.
-const LOOKED_OVER: i64 = 6 * HOUR;
+/// Between two looks of a scheduler over all appointments. A daemon looks every hour, which here would take most of the time.
+const LOOKED_OVER: i64 = 72 * HOUR;
 
 /// A run, as it was committed.
 #[derive(Clone, Debug)]
@@ -252,7 +252,7 @@ impl World {
         }
         let length = self.end - start;
         let calm = |at: i64, until: i64| until < out - 4 * HOUR || at > back + HOUR;
-        for _ in 0..120 {
+        for _ in 0..40 {
             let at = start + self.random.between(0, length);
             let which = self.random.below(SCHEDULERS);
             let minutes = self.random.between(1, 60);
@@ -278,10 +278,10 @@ impl World {
                 self.at(at, Event::Step(which, by, long));
             }
         }
-        // Runs are long when many fall due at once; some die then.
+        // Half past two by night, in winter or in summer: many are under way, and some die then.
         for day in 0..i64::try_from(DAYS).unwrap() {
             let at =
-                start + day * 24 * HOUR + 12 * HOUR + 34 * 60_000 + self.random.between(0, 400_000);
+                start + (24 * day + day % 2) * HOUR + 32 * 60_000 + self.random.between(0, 400_000);
             let which = self.random.below(SCHEDULERS);
             if calm(at, at) {
                 self.at(at, Event::Crash(which, 600_000));
