@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use tokio::{sync::Notify, time::Instant};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-use super::{LONGEST_SILENCE, Shared};
+use super::{LONGEST_SILENCE, Shared, pulse::Beat};
 use crate::{clock, schedule::Schedule, store};
 
 /// How many projects are looked at in one transaction.
@@ -91,8 +91,12 @@ async fn issue(shared: &Shared, ticks: &Ticks) {
             let settings = shared.settings.borrow();
             (settings.schedule.clone(), settings.blocked_every)
         };
-        match issue_due(shared, &schedule, blocked_every).await {
-            Ok(()) => shared.database.works(),
+        match issue_due(shared, &beat, &schedule, blocked_every).await {
+            // It was a transaction that may write: a database that only answers questions would have refused it.
+            Ok(()) => {
+                shared.database.works();
+                shared.readiness.database_answered();
+            }
             Err(error) => shared.database.failed(&error),
         }
         if !tick(shared, &ticks.due, WITHOUT_TICKS).await {
@@ -103,10 +107,12 @@ async fn issue(shared: &Shared, ticks: &Ticks) {
 
 async fn issue_due(
     shared: &Shared,
+    beat: &Beat,
     schedule: &Schedule,
     blocked_every: Duration,
 ) -> Result<(), store::Error> {
     loop {
+        beat.beat();
         let now = clock::now();
         let issued = shared
             .engine
@@ -115,6 +121,14 @@ async fn issue_due(
             .await?;
         if issued.asked > 0 {
             shared.work.notify_one();
+        }
+        for (id, why) in &issued.unreadable {
+            tracing::error!(
+                event = "project.unreadable",
+                project.id = %id,
+                why,
+                "it gets no slot as it is; it is looked at again later"
+            );
         }
         if issued.due > 0 {
             tracing::debug!(
@@ -135,9 +149,17 @@ async fn issue_due(
 async fn keep_appointments(shared: &Shared, ticks: &Ticks) {
     let mut settings = shared.settings.clone();
     let mut clocks = Clocks::read();
-    let mut is_due = true;
+    let (mut is_due, mut is_roused) = (true, true);
     let mut schedule = settings.borrow_and_update().schedule.clone();
+    let beat = shared.pulse.register("appointments", LONGEST_SILENCE);
     loop {
+        beat.beat();
+        if !is_roused {
+            match rouse(shared).await {
+                Ok(()) => is_roused = true,
+                Err(error) => shared.database.failed(&error),
+            }
+        }
         if is_due {
             match reschedule(shared, &schedule).await {
                 Ok(()) => is_due = false,
@@ -163,14 +185,27 @@ async fn keep_appointments(shared: &Shared, ticks: &Ticks) {
                     tracing::warn!(
                         event = "clock.set_back",
                         by_ms = by.num_milliseconds(),
-                        "appointments are looked over"
+                        "appointments are looked over, and nothing waits for the old time"
                     );
                     is_due = true;
+                    is_roused = false;
                 }
                 clocks = now;
             }
         }
     }
+}
+
+/// Where the database has a clock of its own that this one now disagrees with, this one is wrong, and nothing is touched.
+async fn rouse(shared: &Shared) -> Result<(), store::Error> {
+    let store = &shared.engine.store;
+    let now = clock::now();
+    let database = store.look(now).await?.clock;
+    let is_wrong = database.is_some_and(|at| (now - at).abs() > SET_BACK);
+    if is_wrong {
+        return Ok(());
+    }
+    store.rouse(shared.engine.lease, now).await
 }
 
 async fn reschedule(shared: &Shared, schedule: &Schedule) -> Result<(), store::Error> {
@@ -188,23 +223,27 @@ async fn reschedule(shared: &Shared, schedule: &Schedule) -> Result<(), store::E
 }
 
 /// The two clocks at one moment.
-struct Clocks {
+pub(super) struct Clocks {
     wall: clock::Instant,
-    monotonic: Instant,
+    pub(super) monotonic: Instant,
 }
 
 impl Clocks {
-    fn read() -> Self {
+    pub(super) fn read() -> Self {
         Self {
             wall: clock::now(),
             monotonic: Instant::now(),
         }
     }
 
-    /// By how much the wall clock was set back between this moment and that.
+    /// By how much the wall clock was set forward between this moment and that; back, if that is negative.
+    pub(super) fn jumped(&self, later: &Self) -> TimeDelta {
+        let elapsed = TimeDelta::from_std(later.monotonic - self.monotonic);
+        (later.wall - self.wall) - elapsed.unwrap_or(TimeDelta::MAX)
+    }
+
     fn set_back(&self, later: &Self) -> Option<TimeDelta> {
-        let elapsed = TimeDelta::from_std(later.monotonic - self.monotonic).ok()?;
-        let by = elapsed - (later.wall - self.wall);
+        let by = -self.jumped(later);
         (by > SET_BACK).then_some(by)
     }
 }
@@ -221,8 +260,8 @@ async fn keep_house(shared: &Shared, ticks: &Ticks, sinks: &[&'static str]) {
     }
 }
 
-/// Names the brokers that are to be told of changes.
-pub(super) async fn name_sinks(shared: &Shared, sinks: &[&'static str]) {
+/// Names the brokers that are to be told of changes; whether that was done.
+pub(super) async fn name_sinks(shared: &Shared, sinks: &[&'static str]) -> bool {
     let now = clock::now();
     let named = shared
         .engine
@@ -238,8 +277,12 @@ pub(super) async fn name_sinks(shared: &Shared, sinks: &[&'static str]) {
                     "no worker has named it for a week; what it was not told of is in catalog_changes alone"
                 );
             }
+            true
         }
-        Err(error) => shared.database.failed(&error),
+        Err(error) => {
+            shared.database.failed(&error);
+            false
+        }
     }
 }
 

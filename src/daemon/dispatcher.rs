@@ -4,12 +4,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use tokio::{
     task::{Id, JoinError, JoinSet},
     time::Instant,
 };
 
-use super::{LONGEST_SILENCE, Settings, Shared, panic_text};
+use super::{LONGEST_SILENCE, Settings, Shared, clockwork::Clocks, outage::Outage, panic_text};
 use crate::{
     asc::{Meter, Upstream},
     clock,
@@ -32,10 +33,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let beat = shared.pulse.register("dispatcher", LONGEST_SILENCE);
     let mut runs = Runs::default();
     let mut patience = Patience::default();
+    let mut watch = ClockWatch::new(&shared);
     while !shared.stop().is_cancelled() {
         beat.beat();
         let settings = shared.settings.borrow().clone();
-        let wait = match turn(&shared, &settings, &mut runs).await {
+        let wait = match turn(&shared, &settings, &mut runs, &mut watch).await {
             Ok(Turn::More) => Duration::ZERO,
             Ok(Turn::Done) => {
                 patience = Patience::default();
@@ -97,11 +99,10 @@ async fn turn(
     shared: &Arc<Shared>,
     settings: &Settings,
     runs: &mut Runs,
+    watch: &mut ClockWatch,
 ) -> Result<Turn, store::Error> {
     let store = &shared.engine.store;
     let sight = store.look(clock::now()).await?;
-    shared.database.works();
-    shared.readiness.database_answered();
     let mut more = false;
     if sight.inbox {
         let inbox = store.take_inbox(INBOX_BATCH, clock::now()).await?;
@@ -119,10 +120,11 @@ async fn turn(
     let room = settings.concurrency.saturating_sub(runs.tasks.len());
     let room = match shared.engine.client.upstream() {
         Upstream::Up => room.min(CLAIM_BATCH),
+        // One, and no more before it has asked.
         Upstream::Probed => room.min(1),
         Upstream::Down { .. } => 0,
     };
-    if room > 0 && (sight.ready || sight.inbox) {
+    if room > 0 && (sight.ready || sight.inbox) && watch.allows(sight.clock) {
         let last_chance = if runs.has_last_chance() {
             LastChance::None
         } else {
@@ -134,13 +136,63 @@ async fn turn(
         let claimed = store
             .claim(most, last_chance, shared.engine.lease, clock::now())
             .await?;
+        shared.database.works();
         tell(&claimed);
-        more |= !claimed.claims.is_empty() || !claimed.deferred.is_empty();
+        more |= shared.engine.client.upstream() == Upstream::Up
+            && !(claimed.claims.is_empty() && claimed.deferred.is_empty());
         for claim in claimed.claims {
             runs.start(shared, settings, claim, claimed_at);
         }
     }
     Ok(if more { Turn::More } else { Turn::Done })
+}
+
+/// Whether this machine's clock can be trusted to tell which leases have run out.
+struct ClockWatch {
+    last: Clocks,
+    /// After a jump, the holders of leases are given time to renew them by the new clock.
+    jumped: Option<Instant>,
+    /// How far it may be from the database's.
+    tolerance: TimeDelta,
+    settling: Duration,
+    disagreement: Outage,
+}
+
+impl ClockWatch {
+    fn new(shared: &Shared) -> Self {
+        let tolerance = TimeDelta::from_std(shared.engine.lease / 10);
+        Self {
+            last: Clocks::read(),
+            jumped: None,
+            tolerance: tolerance.unwrap_or(TimeDelta::MAX),
+            settling: shared.engine.heartbeat * 3 / 2,
+            disagreement: Outage::of("clock"),
+        }
+    }
+
+    fn allows(&mut self, database: Option<clock::Instant>) -> bool {
+        let now = Clocks::read();
+        if self.last.jumped(&now).abs() > self.tolerance {
+            self.jumped = Some(now.monotonic);
+        }
+        self.last = now;
+        let ahead = database.map_or(TimeDelta::zero(), |at| clock::now() - at);
+        if ahead.abs() > self.tolerance {
+            self.disagreement.failed(&format!(
+                "it is {} ms {} the database's, and would take leases for over that are not",
+                ahead.num_milliseconds().abs(),
+                if ahead > TimeDelta::zero() {
+                    "ahead of"
+                } else {
+                    "behind"
+                }
+            ));
+            return false;
+        }
+        self.disagreement.works();
+        self.jumped
+            .is_none_or(|jumped| jumped.elapsed() >= self.settling)
+    }
 }
 
 fn tell(claimed: &Claimed) {
@@ -159,6 +211,14 @@ fn tell(claimed: &Claimed) {
             event = "project.set_aside",
             project.id = %id,
             "its last three runs lost their workers; it is left alone until 'catalog-sync project resume {id}'"
+        );
+    }
+    for (id, why) in &claimed.unreadable {
+        tracing::error!(
+            event = "project.unreadable",
+            project.id = %id,
+            why,
+            "it cannot be synced as it is; it is looked at again later"
         );
     }
     for (id, until) in &claimed.deferred {
@@ -247,13 +307,21 @@ impl Ended {
                 epoch,
                 "stopped before it was done; it is still to be done"
             ),
+            Ok(Err(error @ Error::LeaseLost { .. })) => tracing::warn!(
+                event = "sync.aborted",
+                project.id = %project,
+                epoch,
+                error.code = error.code(),
+                error.sentence = %error,
+                "not synced; whoever has the lease now does it"
+            ),
             Ok(Err(error)) => tracing::error!(
                 event = "sync.aborted",
                 project.id = %project,
                 epoch,
                 error.code = error.code(),
                 error.sentence = %error,
-                "not synced; it is still to be done"
+                "not synced; it is tried again later"
             ),
             // Its lease is left to run out, and counts as one that lost its worker.
             Err(error) => tracing::error!(

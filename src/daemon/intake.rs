@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{LONGEST_SILENCE, Shared, outage::Outage};
+use super::{LONGEST_SILENCE, Shared, outage::Outage, pulse::Beat};
 use crate::{
     clock,
     project::ProjectId,
@@ -13,6 +13,12 @@ use crate::{
 
 /// How many messages are taken at once.
 const BATCH: usize = 200;
+
+/// How often the database is tried before messages are given back..
+const TRIES: u32 = 5;
+
+/// ..to come again after so long.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A consumer that waits for messages says so often that it is not taken for silent.
 const BETWEEN_BEATS: Duration = Duration::from_secs(30);
@@ -26,9 +32,7 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<dyn Queue>, outage: Arc<
             () = shared.stop().cancelled() => return,
             consumer = queue.consume() => match consumer {
                 Ok(mut consumer) => {
-                    outage.works();
-                    patience = Patience::default();
-                    match consume(&shared, &queue, &mut *consumer, &beat).await {
+                    match consume(&shared, &queue, &mut *consumer, &beat, &outage, &mut patience).await {
                         Ok(()) => return,
                         Err(error) => error,
                     }
@@ -48,7 +52,9 @@ async fn consume(
     shared: &Shared,
     queue: &Arc<dyn Queue>,
     consumer: &mut dyn Consumer,
-    beat: &super::pulse::Beat,
+    beat: &Beat,
+    outage: &Outage,
+    patience: &mut Patience,
 ) -> Result<(), queue::Error> {
     loop {
         beat.beat();
@@ -57,24 +63,32 @@ async fn consume(
             () = shared.stop().cancelled() => return Ok(()),
             next = tokio::time::timeout(BETWEEN_BEATS, consumer.next(BATCH)) => match next {
                 Ok(deliveries) => deliveries?,
-                Err(_) => continue,
+                Err(_) => {
+                    outage.works();
+                    continue;
+                }
             },
         };
-        let Some(settled) = take(shared, queue.name(), deliveries, beat).await else {
-            return Ok(()); // They come again, here or elsewhere.
-        };
-        consumer.settle(settled).await?;
+        let settled = take(shared, queue.name(), deliveries, beat).await;
         shared.work.notify_one();
+        // What was committed first: a message that the dead letters do not take is not to bring the others back.
+        let (taken, refused): (Vec<_>, Vec<_>) = settled
+            .into_iter()
+            .partition(|(_, settlement)| matches!(settlement, Settlement::Ack));
+        consumer.settle(taken).await?;
+        consumer.settle(refused).await?;
+        outage.works();
+        *patience = Patience::default();
     }
 }
 
-/// Commits what the messages ask for. None when it was time to stop before that.
+/// Commits what the messages ask for, and says what becomes of each.
 async fn take(
     shared: &Shared,
     source: &'static str,
     deliveries: Vec<Delivery>,
-    beat: &super::pulse::Beat,
-) -> Option<Vec<(Delivery, Settlement)>> {
+    beat: &Beat,
+) -> Vec<(Delivery, Settlement)> {
     let parsed: Vec<(Delivery, Result<Request, String>)> = deliveries
         .into_iter()
         .map(|delivery| {
@@ -90,7 +104,10 @@ async fn take(
             reason: request.reason.clone(),
         })
         .collect();
-    let unknown = ask(shared, &asks, beat).await?;
+    let Some(unknown) = ask(shared, &asks, beat).await else {
+        let again = |(delivery, _)| (delivery, Settlement::Retry { after: AGAIN });
+        return parsed.into_iter().map(again).collect();
+    };
     let settled = parsed.into_iter().map(|(delivery, request)| {
         let refused = match &request {
             Err(why) => Some(why.clone()),
@@ -115,13 +132,13 @@ async fn take(
         };
         (delivery, settlement)
     });
-    Some(settled.collect())
+    settled.collect()
 }
 
-/// The projects asked for that there are not. Waits for the database as long as it takes; none when it is time to stop.
-async fn ask(shared: &Shared, asks: &[Ask], beat: &super::pulse::Beat) -> Option<Vec<ProjectId>> {
+/// The projects asked for that there are not. None when the database does not take them, or it is time to stop.
+async fn ask(shared: &Shared, asks: &[Ask], beat: &Beat) -> Option<Vec<ProjectId>> {
     let mut patience = Patience::default();
-    loop {
+    for _ in 0..TRIES {
         beat.beat();
         match shared.engine.store.ask(asks, clock::now()).await {
             Ok(Asked { unknown, .. }) => {
@@ -134,4 +151,5 @@ async fn ask(shared: &Shared, asks: &[Ask], beat: &super::pulse::Beat) -> Option
             return None;
         }
     }
+    None
 }

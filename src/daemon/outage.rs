@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 const BETWEEN_LINES: Duration = Duration::from_mins(1);
 
+/// How long nothing has failed when an outage is over.
+const CALM: Duration = Duration::from_secs(5);
+
 /// One thing that can be down, whoever notices.
 #[derive(Debug)]
 pub(super) struct Outage {
@@ -21,6 +24,7 @@ pub(super) struct Outage {
 struct Down {
     since: Instant,
     told_at: Instant,
+    failed_at: Instant,
 }
 
 /// What a failure is worth saying.
@@ -60,9 +64,12 @@ impl Outage {
         }
     }
 
-    /// It works.
+    /// It works. The outage is over when nothing has failed for a while: what answers questions may still refuse to write.
     pub(super) fn works(&self) {
-        let ended = self.lock().take();
+        let ended = {
+            let mut state = self.lock();
+            state.take_if(|down| down.failed_at.elapsed() >= CALM)
+        };
         if let Some(down) = ended {
             let what = self.what;
             tracing::info!(
@@ -80,9 +87,11 @@ impl Outage {
             *state = Some(Down {
                 since: now,
                 told_at: now,
+                failed_at: now,
             });
             return Line::Began;
         };
+        down.failed_at = now;
         if now - down.told_at < BETWEEN_LINES {
             return Line::Nothing;
         }
@@ -111,6 +120,18 @@ mod tests {
         assert_eq!(after(61), Line::Nothing);
         assert_eq!(after(130), Line::Lasts(Duration::from_secs(130)));
         outage.works();
-        assert_eq!(after(131), Line::Began);
+        assert_eq!(after(131), Line::Nothing, "it failed a moment before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_over_when_nothing_has_failed_for_a_while() {
+        let outage = Outage::of("database");
+        outage.failed(&"no");
+        tokio::time::advance(Duration::from_secs(4)).await;
+        outage.works();
+        assert_eq!(outage.note(Instant::now()), Line::Nothing);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        outage.works();
+        assert_eq!(outage.note(Instant::now()), Line::Began);
     }
 }

@@ -110,9 +110,9 @@ async fn tell(
                     Some(publisher) => publisher,
                     none => none.insert(queue.publish().await?),
                 };
+                publisher.publish(&changes(&untold)).await?;
                 outage.works();
                 *patience = Patience::default();
-                publisher.publish(&changes(&untold)).await?;
                 if !store.told(lease, &untold).await? {
                     return Err(Ended::Elsewhere);
                 }
