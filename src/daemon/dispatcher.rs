@@ -25,6 +25,10 @@ const INBOX_BATCH: u32 = 500;
 /// How many projects are claimed at once.
 const CLAIM_BATCH: usize = 50;
 
+/// When work that is ready could not be claimed, as its row was locked or its key was in use elsewhere, it is looked at again so
+/// soon, however rarely the database is asked otherwise.
+const IN_OTHER_HANDS: Duration = Duration::from_secs(1);
+
 /// How often a loop that waits for runs says that it goes round.
 const BETWEEN_BEATS: Duration = Duration::from_secs(10);
 
@@ -37,6 +41,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let settings = shared.settings.borrow().clone();
         let wait = match turn(&shared, &settings, &mut runs).await {
             Ok(Turn::More) => Duration::ZERO,
+            Ok(Turn::Soon) => {
+                patience = Patience::default();
+                settings.poll.min(IN_OTHER_HANDS)
+            }
             Ok(Turn::Done) => {
                 patience = Patience::default();
                 settings.poll
@@ -90,6 +98,7 @@ pub(super) async fn listen(shared: Arc<Shared>) {
 /// Whether there may be more to do at once.
 enum Turn {
     More,
+    Soon,
     Done,
 }
 
@@ -103,6 +112,7 @@ async fn turn(
     shared.database.works();
     shared.readiness.database_answered();
     let mut more = false;
+    let mut soon = false;
     if sight.inbox {
         let inbox = store.take_inbox(INBOX_BATCH, clock::now()).await?;
         for (asked, why) in &inbox.refused {
@@ -136,11 +146,16 @@ async fn turn(
             .await?;
         tell(&claimed);
         more |= !claimed.claims.is_empty() || !claimed.deferred.is_empty();
+        soon = claimed.claims.is_empty();
         for claim in claimed.claims {
             runs.start(shared, settings, claim, claimed_at);
         }
     }
-    Ok(if more { Turn::More } else { Turn::Done })
+    Ok(match (more, soon) {
+        (true, _) => Turn::More,
+        (false, true) => Turn::Soon,
+        (false, false) => Turn::Done,
+    })
 }
 
 fn tell(claimed: &Claimed) {
