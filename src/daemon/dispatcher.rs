@@ -26,6 +26,10 @@ const INBOX_BATCH: u32 = 500;
 /// How many projects are claimed at once.
 const CLAIM_BATCH: usize = 50;
 
+/// When work that is ready could not be claimed, as its row was locked or its key was in use elsewhere, it is looked at again so
+/// soon, however rarely the database is asked otherwise.
+const IN_OTHER_HANDS: Duration = Duration::from_secs(1);
+
 /// How often a loop that waits for runs says that it goes round.
 const BETWEEN_BEATS: Duration = Duration::from_secs(10);
 
@@ -39,6 +43,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let settings = shared.settings.borrow().clone();
         let wait = match turn(&shared, &settings, &mut runs, &mut watch).await {
             Ok(Turn::More) => Duration::ZERO,
+            Ok(Turn::Soon) => {
+                patience = Patience::default();
+                settings.poll.min(IN_OTHER_HANDS)
+            }
             Ok(Turn::Done) => {
                 patience = Patience::default();
                 settings.poll
@@ -92,6 +100,7 @@ pub(super) async fn listen(shared: Arc<Shared>) {
 /// Whether there may be more to do at once.
 enum Turn {
     More,
+    Soon,
     Done,
 }
 
@@ -104,6 +113,7 @@ async fn turn(
     let store = &shared.engine.store;
     let sight = store.look(clock::now()).await?;
     let mut more = false;
+    let mut soon = false;
     if sight.inbox {
         let inbox = store.take_inbox(INBOX_BATCH, clock::now()).await?;
         for (asked, why) in &inbox.refused {
@@ -140,12 +150,20 @@ async fn turn(
         tell(&claimed);
         more |= shared.engine.client.upstream() == Upstream::Up
             && !(claimed.claims.is_empty() && claimed.deferred.is_empty());
+        soon = claimed.claims.is_empty();
         for claim in claimed.claims {
             runs.start(shared, settings, claim, claimed_at);
         }
     }
-    Ok(if more { Turn::More } else { Turn::Done })
+    Ok(match (more, soon) {
+        (true, _) => Turn::More,
+        (false, true) => Turn::Soon,
+        (false, false) => Turn::Done,
+    })
 }
+
+/// A busy machine takes a while to read two clocks.
+const LEAST_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Whether this machine's clock can be trusted to tell which leases have run out.
 struct ClockWatch {
@@ -160,7 +178,7 @@ struct ClockWatch {
 
 impl ClockWatch {
     fn new(shared: &Shared) -> Self {
-        let tolerance = TimeDelta::from_std(shared.engine.lease / 10);
+        let tolerance = TimeDelta::from_std((shared.engine.lease / 10).max(LEAST_TOLERANCE));
         Self {
             last: Clocks::read(),
             jumped: None,

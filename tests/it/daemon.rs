@@ -1,3 +1,21 @@
 //! The daemon.
 
+#[cfg(all(feature = "simulator", feature = "nats", feature = "rabbitmq"))]
+mod brokers;
+#[cfg(feature = "simulator")]
+mod fixture;
 mod health;
+#[cfg(feature = "simulator")]
+mod limits;
+#[cfg(feature = "simulator")]
+mod outages;
+#[cfg(feature = "simulator")]
+mod requests;
+#[cfg(feature = "simulator")]
+mod schedule;
+#[cfg(feature = "simulator")]
+mod start;
+#[cfg(feature = "simulator")]
+mod stop;
+#[cfg(feature = "simulator")]
+mod takeover;

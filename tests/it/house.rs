@@ -103,6 +103,14 @@ impl House {
         }
     }
 
+    /// A house whose catalogs are in this database.
+    pub(crate) async fn at(state: State, store_url: &str) -> Self {
+        let mut house = Self::bare(state, Backend::Sqlite).await;
+        store_url.clone_into(&mut house.store_url);
+        house.run(&["init"]).await.expect(0);
+        house
+    }
+
     /// A house in which `init` has been run.
     pub(crate) async fn new(state: State, backend: Backend) -> Self {
         let house = Self::bare(state, backend).await;
@@ -115,6 +123,11 @@ impl House {
         let house = Self::new(state, backend).await;
         house.add("acme").await.expect(0);
         house
+    }
+
+    /// Where the catalogs are.
+    pub(crate) fn store_url(&self) -> &str {
+        &self.store_url
     }
 
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {

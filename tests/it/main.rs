@@ -3,7 +3,7 @@
 
 #[cfg(feature = "simulator")]
 mod asc;
-#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+#[cfg(any(feature = "nats", feature = "rabbitmq", feature = "simulator"))]
 mod broker;
 mod catalog;
 #[cfg(feature = "simulator")]

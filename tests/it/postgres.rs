@@ -66,6 +66,37 @@ pub(crate) async fn empty_database() -> Database {
     create(&unused_name(), "template0").await
 }
 
+/// A server of one's own, which a test may kill, and the URL of its database.
+#[cfg(feature = "simulator")]
+pub(crate) fn own() -> (crate::broker::Broker, String) {
+    let port = crate::broker::free_port();
+    let script = format!(
+        r#"
+[ -d "$folder/data" ] || "{}" --username=postgres --auth=trust --encoding=UTF8 --locale=C --no-sync -D "$folder/data" >/dev/null
+start() {{
+  "{}" -D "$folder/data" -k "$folder" -p {port} -c listen_addresses=127.0.0.1 -c shared_buffers=32MB -c fsync=off &
+  server=$!
+}}
+kill_hard() {{ kill -9 $server $(pgrep -P $server); }}
+stop_gently() {{ kill -INT $server; }}
+finish() {{ :; }}
+"#,
+        program("initdb").display(),
+        program("postgres").display()
+    );
+    let broker = crate::broker::Broker::start(&crate::broker::Kind {
+        name: "own-pg",
+        script,
+        ready: "database system is ready to accept connections",
+        files: &[],
+        port,
+    });
+    (
+        broker,
+        format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+    )
+}
+
 fn unused_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed))

@@ -1,12 +1,12 @@
 //! The queues: one suite, run over NATS and over `RabbitMQ`, and what only one of the two can do.
 
 #[cfg(feature = "nats")]
-mod on_nats;
+pub(crate) mod on_nats;
 #[cfg(feature = "rabbitmq")]
-mod on_rabbitmq;
+pub(crate) mod on_rabbitmq;
 
 mod changes;
-mod outages;
+pub(crate) mod outages;
 mod requests;
 
 use std::{
@@ -32,7 +32,7 @@ const GENEROUS: Duration = Duration::from_mins(1);
 
 /// One kind of broker, seen from the other side: as those who send requests and read changes use it.
 #[async_trait]
-trait Side: Send + Sync {
+pub(crate) trait Side: Send + Sync {
     /// A broker that the test may kill.
     fn own(&self) -> Broker;
 
@@ -63,36 +63,36 @@ trait Side: Send + Sync {
 
 /// A reader of changes.
 #[async_trait]
-trait Listener: Send {
+pub(crate) trait Listener: Send {
     /// The next change.
     async fn next(&mut self) -> Read;
 }
 
 /// A change as it was read.
 #[derive(Clone, Debug, PartialEq)]
-struct Read {
+pub(crate) struct Read {
     /// `subscription.updated`
-    topic: String,
-    id: String,
-    project: String,
-    body: Vec<u8>,
+    pub(crate) topic: String,
+    pub(crate) id: String,
+    pub(crate) project: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A broker that many tests share, and names of which nobody else has any.
-struct Place<'a> {
-    side: &'a dyn Side,
-    port: u16,
-    prefix: String,
+pub(crate) struct Place<'a> {
+    pub(crate) side: &'a dyn Side,
+    pub(crate) port: u16,
+    pub(crate) prefix: String,
 }
 
 impl<'a> Place<'a> {
-    fn new(side: &'a dyn Side, port: u16) -> Self {
+    pub(crate) fn new(side: &'a dyn Side, port: u16) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let prefix = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         Self { side, port, prefix }
     }
 
-    fn queue(&self) -> Arc<dyn Queue> {
+    pub(crate) fn queue(&self) -> Arc<dyn Queue> {
         self.side.queue(self.port, &self.prefix)
     }
 
@@ -100,7 +100,7 @@ impl<'a> Place<'a> {
         self.queue().consume().await.unwrap()
     }
 
-    async fn send(&self, bodies: &[&str]) {
+    pub(crate) async fn send(&self, bodies: &[&str]) {
         let bodies = bodies.iter().map(|body| body.as_bytes().to_vec());
         self.side
             .send(self.port, &self.prefix, bodies.collect())
@@ -108,16 +108,16 @@ impl<'a> Place<'a> {
     }
 
     /// How many requests are left without these consumers.
-    async fn left(&self, consumers: impl Send) -> u64 {
+    pub(crate) async fn left(&self, consumers: impl Send) -> u64 {
         drop(consumers);
         self.side.left(self.port, &self.prefix).await
     }
 
-    async fn dead(&self) -> Vec<(Vec<u8>, String, String)> {
+    pub(crate) async fn dead(&self) -> Vec<(Vec<u8>, String, String)> {
         self.side.dead(self.port, &self.prefix).await
     }
 
-    async fn listen(&self) -> Box<dyn Listener> {
+    pub(crate) async fn listen(&self) -> Box<dyn Listener> {
         self.side.listen(self.port, &self.prefix).await
     }
 }

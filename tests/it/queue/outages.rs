@@ -12,7 +12,7 @@ const BOUND: Duration = PATIENCE.saturating_mul(3);
 
 /// The same place on a broker of its own, on which all that is needed was there before it was started. What is made in
 /// the moment of a crash may be lost with it, and that is not what these tests are about.
-async fn own(place: Place<'_>) -> (Broker, Place<'_>) {
+pub(crate) async fn own(place: Place<'_>) -> (Broker, Place<'_>) {
     let mut broker = tokio::task::block_in_place(|| place.side.own());
     let port = broker.port;
     let place = Place { port, ..place };
