@@ -227,6 +227,12 @@ enum Attempt {
 }
 
 impl Session {
+    /// Whether requests are sent.
+    #[must_use]
+    pub fn upstream(&self) -> Upstream {
+        self.client.upstream()
+    }
+
     /// The key in use.
     #[must_use]
     pub fn credential(&self) -> &Credential {

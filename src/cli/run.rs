@@ -1,17 +1,22 @@
 //! `run`: the daemon.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{future::pending, path::Path, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, output::Output, wiring::Wiring};
 use crate::{
     clock,
     config::{self, Config},
     daemon::{
-        Daemon, Settings,
-        health::Server,
+        DATABASE_SILENCE, Daemon, Settings,
+        health::{Readiness, Server},
+        pulse::Pulse,
         signals::{self, Shutdown},
         systemd::Manager,
     },
@@ -56,23 +61,38 @@ async fn work(
         tracing::info!(event = "health.listening", address = %server.address(), "answering probes");
     }
     make_first(wiring).await?;
-    let engine = patiently(wiring).await?;
 
-    let shutdown = Shutdown {
-        soft: engine.stop.clone(),
-        cut: engine.cut.clone(),
-    };
+    let shutdown = Shutdown::default();
+    let Shutdown { soft, cut } = shutdown.clone();
     let grace = Duration::from_millis(wiring.config.daemon.grace_ms);
     let hangup = Arc::new(Notify::new());
     let heard = Arc::clone(&hangup);
     let second = signals::start(shutdown, grace, move || heard.notify_one()).await?;
+    let (pulse, readiness) = (Pulse::default(), Readiness::new(DATABASE_SILENCE));
+    let teller = Teller::start(health, &manager, &pulse, &readiness);
     let (set, settings) = watch::channel(settings);
-    let daemon = Daemon {
-        engine,
-        queues,
-        settings,
-        health,
-        manager: manager.clone(),
+
+    let daemon = async {
+        let mut engine = tokio::select! {
+            engine = patiently(wiring) => engine?,
+            () = soft.cancelled() => return Ok(()),
+        };
+        engine.stop = soft.clone();
+        engine.cut = cut;
+        manager.status("at work");
+        let daemon = Daemon {
+            engine,
+            queues,
+            settings,
+            pulse,
+            readiness,
+        };
+        anyhow::Ok(daemon.run().await?)
+    };
+    let stopping = async {
+        soft.cancelled().await;
+        manager.stopping("giving back what is in hand");
+        pending().await
     };
     let reloads = async {
         loop {
@@ -82,13 +102,50 @@ async fn work(
             manager.ready("at work");
         }
     };
-    tokio::select! {
-        ended = daemon.run() => {
-            ended?;
-            Ok(Verdict::Done)
-        }
-        stop = second => Ok(Verdict::Aborted(stop?)),
+    let verdict = tokio::select! {
+        biased; // The service manager is told before the daemon has ended.
+        never = stopping => never,
+        ended = daemon => ended.map(|()| Verdict::Done),
+        stop = second => return Ok(Verdict::Aborted(stop?)),
         never = reloads => never,
+    };
+    teller.end().await;
+    verdict
+}
+
+/// What tells how the daemon fares, from before it has a database until it has ended.
+struct Teller {
+    tasks: JoinSet<()>,
+    ended: CancellationToken,
+}
+
+impl Teller {
+    fn start(
+        health: Option<Server>,
+        manager: &Manager,
+        pulse: &Pulse,
+        readiness: &Readiness,
+    ) -> Self {
+        let ended = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        if let Some(server) = health {
+            tasks.spawn(server.serve(pulse.clone(), readiness.clone(), ended.clone()));
+        }
+        let (pulse, fed, until) = (pulse.clone(), manager.clone(), ended.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = fed.feed_watchdog(&pulse) => {}
+                () = until.cancelled() => {}
+            }
+        });
+        // A service manager that waited for the database would end the daemon that waits for it.
+        manager.ready("waiting for the database");
+        Self { tasks, ended }
+    }
+
+    async fn end(mut self) {
+        self.ended.cancel();
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     cmp::Ordering,
     io::{self, IsTerminal as _},
     num::NonZeroU32,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     asc,
     config::{self, Config},
-    queue::{self, Queue},
+    queue::Queue,
     retry::Bases,
     store::{self, Store},
     sync::Engine,
@@ -123,13 +123,13 @@ impl Wiring {
         let Some(url) = self.config.nats_url()? else {
             return Ok(None);
         };
-        let settings = queue::nats::Settings {
+        let settings = crate::queue::nats::Settings {
             url,
             credentials_file: named(&section.credentials_file),
             ca_file: named(&section.ca_file),
             prefix: section.prefix.clone(),
         };
-        Ok(Some(Arc::new(queue::nats::Nats::new(settings)?)))
+        Ok(Some(Arc::new(crate::queue::nats::Nats::new(settings)?)))
     }
 
     /// The configuration is not valid with a URL and without the feature.
@@ -149,12 +149,14 @@ impl Wiring {
         let Some(url) = self.config.rabbitmq_url()? else {
             return Ok(None);
         };
-        let settings = queue::rabbitmq::Settings {
+        let settings = crate::queue::rabbitmq::Settings {
             url,
             ca_file: named(&section.ca_file),
             prefix: section.prefix.clone(),
         };
-        Ok(Some(Arc::new(queue::rabbitmq::RabbitMq::new(settings)?)))
+        Ok(Some(Arc::new(crate::queue::rabbitmq::RabbitMq::new(
+            settings,
+        )?)))
     }
 
     /// The configuration is not valid with a URL and without the feature.
@@ -226,6 +228,6 @@ impl Wiring {
 
 /// The file, unless it is empty.
 #[cfg(any(feature = "nats", feature = "rabbitmq"))]
-fn named(file: &Path) -> Option<PathBuf> {
+fn named(file: &Path) -> Option<std::path::PathBuf> {
     (!file.as_os_str().is_empty()).then(|| file.to_owned())
 }

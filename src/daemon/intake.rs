@@ -61,13 +61,13 @@ async fn consume(
         let deliveries = tokio::select! {
             biased;
             () = shared.stop().cancelled() => return Ok(()),
-            next = tokio::time::timeout(BETWEEN_BEATS, consumer.next(BATCH)) => match next {
-                Ok(deliveries) => deliveries?,
-                Err(_) => {
+            next = tokio::time::timeout(BETWEEN_BEATS, consumer.next(BATCH)) => {
+                let Ok(deliveries) = next else {
                     outage.works();
                     continue;
-                }
-            },
+                };
+                deliveries?
+            }
         };
         let settled = take(shared, queue.name(), deliveries, beat).await;
         shared.work.notify_one();

@@ -2,10 +2,10 @@
 //!
 //! | loop | what it does |
 //! |---|---|
-//! | [`dispatcher`] | takes requests from the database, claims projects, runs them |
-//! | [`clockwork`] | asks for the syncs of projects that are due; keeps house |
-//! | [`intake`] | takes requests from brokers: the row is committed, then the message is acknowledged |
-//! | [`outbox`] | tells brokers what changed |
+//! | `dispatcher` | takes requests from the database, claims projects, runs them |
+//! | `clockwork` | asks for the syncs of projects that are due; keeps house |
+//! | `intake` | takes requests from brokers: the row is committed, then the message is acknowledged |
+//! | `outbox` | tells brokers what changed |
 //! | [`health`], [`systemd`], [`signals`] | tell how it fares, and hear when to stop |
 //!
 //! What must hold throughout: rows are the truth, so that any number of daemons can share a database and any of them can die at
@@ -34,15 +34,17 @@ use self::{
     health::{Phase, Readiness},
     outage::Outage,
     pulse::Pulse,
-    systemd::Manager,
 };
-use crate::{catalog::Limits, queue::Queue, schedule::Schedule, sync::Engine};
+use crate::{catalog::Limits, queue::Queue, retry::Patience, schedule::Schedule, sync::Engine};
 
 /// A loop that is silent for longer hangs: every call out of the process ends sooner.
 const LONGEST_SILENCE: Duration = Duration::from_mins(2);
 
 /// The database does not answer when it has not for so long.
-const DATABASE_SILENCE: Duration = Duration::from_secs(30);
+pub const DATABASE_SILENCE: Duration = Duration::from_secs(30);
+
+/// How long after the cut what does not end is left behind.
+const ABANDONED_AFTER: Duration = Duration::from_secs(8);
 
 /// What can be set while it runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,10 +69,10 @@ pub struct Daemon {
     pub queues: Vec<Arc<dyn Queue>>,
     /// What can be set while it runs.
     pub settings: watch::Receiver<Settings>,
-    /// Where probes are answered.
-    pub health: Option<health::Server>,
-    /// Who is told how it fares.
-    pub manager: Manager,
+    /// Whether its loops go round, for those who tell of it.
+    pub pulse: Pulse,
+    /// Whether it does its work, for those who tell of it.
+    pub readiness: Readiness,
 }
 
 /// Why a daemon ended that was not told to.
@@ -117,15 +119,15 @@ impl Daemon {
             engine,
             queues,
             settings,
-            health,
-            manager,
+            pulse,
+            readiness,
         } = self;
-        let stop = engine.stop.clone();
+        let (stop, cut) = (engine.stop.clone(), engine.cut.clone());
         let shared = Arc::new(Shared {
             engine,
             settings,
-            pulse: Pulse::default(),
-            readiness: Readiness::new(DATABASE_SILENCE),
+            pulse,
+            readiness,
             database: Outage::of("database"),
             work: Notify::new(),
             changes: watch::Sender::new(0),
@@ -134,7 +136,12 @@ impl Daemon {
         let share = || Arc::clone(&shared);
         // First, so that no change is committed before it is known who is to be told.
         let names: Vec<&'static str> = queues.iter().map(|queue| queue.name()).collect();
-        clockwork::name_sinks(&shared, &names).await;
+        let mut patience = Patience::default();
+        while !clockwork::name_sinks(&shared, &names).await {
+            if shared.stopped_within(patience.wait()).await {
+                return Ok(());
+            }
+        }
         loops.own("dispatcher", dispatcher::run(share()));
         loops.own("ear", dispatcher::listen(share()));
         loops.own("clockwork", clockwork::run(share(), names));
@@ -146,28 +153,24 @@ impl Daemon {
             );
             loops.own("outbox", outbox::run(share(), queue, outage));
         }
-        let ended = loops.ended.clone();
-        if let Some(server) = health {
-            let (pulse, readiness) = (shared.pulse.clone(), shared.readiness.clone());
-            loops.own_to_the_end("health", server.serve(pulse, readiness, ended.clone()));
-        }
-        let (pulse, fed) = (shared.pulse.clone(), manager.clone());
-        loops.own_to_the_end("watchdog", async move {
-            tokio::select! {
-                () = fed.feed_watchdog(&pulse) => {}
-                () = ended.cancelled() => {}
-            }
-        });
         shared.readiness.enter(Phase::Ready);
-        manager.ready("at work");
         tracing::info!(event = "daemon.started", "at work");
 
         let crash = loops.until_stopped(&stop).await;
         shared.readiness.enter(Phase::Stopping);
-        manager.stopping("giving back what is in hand");
         // A crash stops the others in order.
         stop.cancel();
-        loops.drain().await;
+        let abandoned = async {
+            cut.cancelled().await;
+            tokio::time::sleep(ABANDONED_AFTER).await;
+        };
+        tokio::select! {
+            () = loops.drain() => {}
+            () = abandoned => return Err(Crash {
+                part: "stop",
+                why: "the database did not take back in time what was in hand; leases run out by themselves".to_owned(),
+            }),
+        }
         if let Some(crash) = crash {
             return Err(crash);
         }
@@ -179,27 +182,13 @@ impl Daemon {
 /// The daemon's tasks.
 #[derive(Default)]
 struct Loops {
-    /// What does the work, and ends when it is told to stop.
-    work: JoinSet<()>,
-    /// What tells how it fares, and goes on until the work has ended.
-    telling: JoinSet<()>,
+    tasks: JoinSet<()>,
     names: HashMap<Id, &'static str>,
-    /// Cancelled once the work has ended.
-    ended: CancellationToken,
 }
 
 impl Loops {
     fn own(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let handle = self.work.spawn(task);
-        self.names.insert(handle.id(), name);
-    }
-
-    fn own_to_the_end(
-        &mut self,
-        name: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let handle = self.telling.spawn(task);
+        let handle = self.tasks.spawn(task);
         self.names.insert(handle.id(), name);
     }
 
@@ -208,8 +197,7 @@ impl Loops {
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            Some(ended) = self.work.join_next_with_id() => Some(self.crash(ended)),
-            Some(ended) = self.telling.join_next_with_id() => Some(self.crash(ended)),
+            Some(ended) = self.tasks.join_next_with_id() => Some(self.crash(ended)),
         }
     }
 
@@ -224,19 +212,11 @@ impl Loops {
 
     /// Waits for the tasks to end.
     async fn drain(&mut self) {
-        while let Some(ended) = self.work.join_next_with_id().await {
-            self.tell_of_crash(ended);
-        }
-        self.ended.cancel();
-        while let Some(ended) = self.telling.join_next_with_id().await {
-            self.tell_of_crash(ended);
-        }
-    }
-
-    fn tell_of_crash(&self, ended: Result<(Id, ()), JoinError>) {
-        if ended.is_err() {
-            let Crash { part, why } = self.crash(ended);
-            tracing::error!(event = "daemon.part_crashed", part, why, "while stopping");
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            if ended.is_err() {
+                let Crash { part, why } = self.crash(ended);
+                tracing::error!(event = "daemon.part_crashed", part, why, "while stopping");
+            }
         }
     }
 }
@@ -267,12 +247,12 @@ mod tests {
     async fn a_part_that_ends_by_itself_is_a_crash() {
         let mut loops = Loops::default();
         loops.own("dispatcher", pending());
-        loops.own_to_the_end("health", async {});
+        loops.own("clockwork", async {});
         let crash = loops.until_stopped(&CancellationToken::new()).await;
         let told = crash.map(|crash| crash.to_string());
         assert_eq!(
             told.as_deref(),
-            Some("the daemon's health ended: nothing told it to")
+            Some("the daemon's clockwork ended: nothing told it to")
         );
     }
 
@@ -289,20 +269,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_tells_goes_on_until_the_work_has_ended() {
+    async fn a_stop_waits_for_all_parts() {
         let mut loops = Loops::default();
         let stop = CancellationToken::new();
-        let (work, ended) = (stop.clone(), loops.ended.clone());
-        let seen = ended.clone();
-        loops.own("dispatcher", async move {
-            work.cancelled().await;
-            assert!(!seen.is_cancelled());
-        });
-        loops.own_to_the_end("health", async move { ended.cancelled().await });
+        let work = stop.clone();
+        loops.own("dispatcher", async move { work.cancelled().await });
         stop.cancel();
         assert!(loops.until_stopped(&stop).await.is_none());
         loops.drain().await;
-        assert!(loops.ended.is_cancelled());
-        assert!(loops.work.is_empty() && loops.telling.is_empty());
+        assert!(loops.tasks.is_empty());
     }
 }

@@ -142,7 +142,7 @@ pub async fn watch(
     let cutting = async {
         soft.cancelled().await;
         sleep(grace).await;
-        cut.cancel();
+        // First, for the process may end as soon as all is cut.
         log(move || {
             let grace_ms = grace.as_millis();
             tracing::warn!(
@@ -152,6 +152,7 @@ pub async fn watch(
             );
         })
         .await;
+        cut.cancel();
         pending::<Infallible>().await
     };
     let stopping = async {

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::Error;
 use crate::{
-    asc::{self, Failure, Session},
+    asc::{self, Failure, Session, Upstream},
     catalog::{Catalog, Entry, Kind, Snapshot, StoreId},
     clock,
     credential::Credential,
@@ -167,7 +167,9 @@ pub(super) async fn fetch(
     local: &Catalog,
     health: KeyHealth,
 ) -> Result<Fetched, Error> {
-    let (app, (in_app_purchases, groups)) = if health.refusals == 0 {
+    // Nor are more requests of use that are refused unsent, while the first tells whether App Store Connect is up again.
+    let is_trusted = health.refusals == 0 && session.upstream() == Upstream::Up;
+    let (app, (in_app_purchases, groups)) = if is_trusted {
         tokio::join!(session.fetch_app(app_id), list(&session, app_id))
     } else {
         match session.fetch_app(app_id).await {

@@ -8,6 +8,7 @@ mod inbox;
 mod laws;
 mod leases;
 mod losses;
+mod mishaps;
 mod opening;
 mod outbox;
 mod postgres_rows;
@@ -289,6 +290,13 @@ conformance! {
         every_request_is_answered_by_a_later_run
     }
     ; by hand
+    mishaps {
+        a_run_that_could_not_be_recorded_waits
+        a_project_that_cannot_be_read_holds_up_no_other
+        a_clock_set_back_leaves_nothing_waiting
+        a_slot_that_was_issued_twice_has_one_run
+        a_request_during_a_run_does_not_bring_its_slot_back
+    }
     inbox {
         a_row_asks_for_its_project_and_goes
         many_rows_of_a_project_are_one_request

@@ -186,7 +186,7 @@ impl Daemon {
             match tokio::time::timeout_at(deadline, self.lines.recv()).await {
                 Ok(Some(line)) => self.log.push(line),
                 Ok(None) => panic!("it ended without {name}"),
-                Err(_) => panic!("{name} did not come"),
+                Err(late) => panic!("{name} did not come: {late}"),
             }
         }
     }
@@ -299,11 +299,12 @@ impl Sql {
 
     pub(crate) async fn execute(&mut self, statement: &str) {
         on!(self, connection => {
-            sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+            let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
                 .execute(connection)
-                .await
-                .map(drop)
-                .unwrap_or_else(|error| panic!("{statement}: {error}"));
+                .await;
+            if let Err(error) = done {
+                panic!("{statement}: {error}");
+            }
         });
     }
 
@@ -344,9 +345,11 @@ impl Sql {
                 last = Some(self.number(query).await);
             }
         };
-        if timeout(2 * GENEROUS, looking).await.is_err() {
-            panic!("{query} does not come to {number}; it is {last:?}");
-        }
+        let came = timeout(2 * GENEROUS, looking).await;
+        assert!(
+            came.is_ok(),
+            "{query} does not come to {number}; it is {last:?}"
+        );
     }
 
     /// Waits until nothing that was asked for is left to be done.

@@ -157,14 +157,13 @@ async fn an_outage_of_app_store_connect_is_waited_for() {
     house.run(&["resync", "--all"]).await.expect(0);
     house.simulator.clear_faults();
     daemon.event("upstream.up").await;
-    // The one whose request found that out may have had to leave the rest of its listing to a later run.
-    let asked = "select count(*) from pending_syncs where trigger <> 'retry'";
-    sql.until(asked, 0).await;
-    house.run(&["resync", "--all", "--wait"]).await.expect(0);
     let well = "select count(*) from project_status where outcome = 'succeeded'";
-    assert_eq!(sql.number(well).await, 4);
+    sql.until(well, 4).await;
     let all = house.simulator.requests().len();
-    let most = sent + 2 * 4 * 3;
-    assert!(all <= most, "{all} requests, and {most} are enough");
+    assert_eq!(
+        all,
+        sent + 4 * 3,
+        "one request finds out, and none is sent in vain"
+    );
     daemon.stop().await;
 }
