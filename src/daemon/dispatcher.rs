@@ -134,7 +134,8 @@ async fn turn(
         Upstream::Probed => room.min(1),
         Upstream::Down { .. } => 0,
     };
-    if room > 0 && (sight.ready || sight.inbox) && watch.allows(sight.clock) {
+    let is_trusted = watch.allows(sight.clock);
+    if is_trusted && room > 0 && (sight.ready || sight.inbox) {
         let last_chance = if runs.has_last_chance() {
             LastChance::None
         } else {
