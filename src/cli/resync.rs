@@ -38,7 +38,7 @@ pub(super) struct Args {
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 /// After so many looks at which nothing was under way, it is said that no daemon may be there.
-const LOOKS_TO_WONDER: u32 = 40;
+const LOOKS_TO_WONDER: u32 = 12;
 
 pub(super) async fn resync(
     args: Args,
@@ -92,8 +92,20 @@ async fn wait(
         let began = Instant::now();
         let statuses = look(&tickets, store).await?;
         let mut moves = statuses.len() < tickets.len();
-        // Projects that were removed meanwhile.
-        tickets.retain(|id, _| statuses.contains_key(id));
+        let (there, removed): (BTreeMap<_, _>, BTreeMap<_, _>) = tickets
+            .into_iter()
+            .partition(|(id, _)| statuses.contains_key(id));
+        tickets = there;
+        for id in removed.keys() {
+            verdict = Verdict::Failed;
+            let why = "it was removed meanwhile";
+            output.say(format_args!(
+                "{BOLD}{id}{BOLD:#} {RED}not synced{RED:#}: {why}"
+            ))?;
+            answers.push(
+                json!({ "project": id, "error": { "code": "unknown_project", "sentence": why } }),
+            );
+        }
         for (id, status) in &statuses {
             if tickets
                 .get(id)

@@ -216,6 +216,9 @@ fn reload(
 ) {
     let reread = || -> anyhow::Result<Config> {
         let config = Config::load(path, config::environment())?;
+        if let (Some(file), None) = (at_start.file(), config.file()) {
+            anyhow::bail!("{} is not there any more", file.display());
+        }
         set.send_replace(settings(&config)?);
         log.filter(&config.log)?;
         Ok(config)

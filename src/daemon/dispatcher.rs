@@ -332,7 +332,7 @@ impl Ended {
                 epoch,
                 error.code = error.code(),
                 error.sentence = %error,
-                "not synced; whoever has the lease now does it"
+                "not synced: its lease is gone"
             ),
             Ok(Err(error)) => tracing::error!(
                 event = "sync.aborted",

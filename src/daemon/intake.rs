@@ -20,8 +20,8 @@ const TRIES: u32 = 5;
 /// ..to come again after so long.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// A consumer that waits for messages says so often that it is not taken for silent.
-const BETWEEN_BEATS: Duration = Duration::from_secs(30);
+/// A consumer that waits for messages says so often that it is not taken for silent, nor its broker for down.
+const BETWEEN_BEATS: Duration = Duration::from_secs(6);
 
 pub(super) async fn run(shared: Arc<Shared>, queue: Arc<dyn Queue>, outage: Arc<Outage>) {
     let beat = shared.pulse.register("intake", LONGEST_SILENCE);

@@ -40,8 +40,8 @@ use crate::{catalog::Limits, queue::Queue, retry::Patience, schedule::Schedule, 
 /// A loop that is silent for longer hangs: every call out of the process ends sooner.
 const LONGEST_SILENCE: Duration = Duration::from_mins(2);
 
-/// The database does not answer when it has not for so long.
-pub const DATABASE_SILENCE: Duration = Duration::from_secs(30);
+/// The database does not answer when it has not for so long; it is asked every five seconds.
+pub const DATABASE_SILENCE: Duration = Duration::from_secs(15);
 
 /// How long after the cut what does not end is left behind.
 const ABANDONED_AFTER: Duration = Duration::from_secs(8);

@@ -51,14 +51,14 @@ impl Outage {
                 event = "dependency.down",
                 dependency = what,
                 error = %why,
-                "the {what} cannot be used; it is tried again until it can"
+                "{what}: cannot be used; it is tried again until it can"
             ),
             Line::Lasts(lasted) => tracing::error!(
                 event = "dependency.down",
                 dependency = what,
                 error = %why,
                 down_ms = lasted.as_millis(),
-                "the {what} still cannot be used"
+                "{what}: still cannot be used"
             ),
             Line::Nothing => {}
         }
@@ -76,7 +76,7 @@ impl Outage {
                 event = "dependency.up",
                 dependency = what,
                 down_ms = down.since.elapsed().as_millis(),
-                "the {what} can be used again"
+                "{what}: can be used again"
             );
         }
     }

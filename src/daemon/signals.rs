@@ -171,12 +171,13 @@ pub async fn watch(
                 }
                 Some(Signal::Stop(stop)) => {
                     asked = true;
-                    soft.cancel();
+                    // First, so that the lines come in order.
                     log(move || {
                         let signal = stop.name();
                         tracing::info!(event = "daemon.stopping", signal, "no more work is begun");
                     })
                     .await;
+                    soft.cancel();
                 }
                 // No more will come.
                 None => pending().await,
