@@ -5,10 +5,14 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-use super::{LONGEST_SILENCE, Shared, pulse::Beat};
+use super::{
+    LONGEST_SILENCE, Shared,
+    clocks::{Clocks, SET_BACK},
+    pulse::Beat,
+};
 use crate::{clock, schedule::Schedule, store};
 
 /// How many projects are looked at in one transaction.
@@ -16,9 +20,6 @@ const BATCH: u32 = 500;
 
 /// When no tick comes for so long, the loops go round without.
 const WITHOUT_TICKS: Duration = Duration::from_secs(90);
-
-/// A wall clock that went back by more than this has been set.
-const SET_BACK: TimeDelta = TimeDelta::seconds(2);
 
 /// A broker that no worker has named for so long is not told of changes any more.
 const SINK_FORGOTTEN: TimeDelta = TimeDelta::days(7);
@@ -222,32 +223,6 @@ async fn reschedule(shared: &Shared, schedule: &Schedule) -> Result<(), store::E
     }
 }
 
-/// The two clocks at one moment.
-pub(super) struct Clocks {
-    wall: clock::Instant,
-    pub(super) monotonic: Instant,
-}
-
-impl Clocks {
-    pub(super) fn read() -> Self {
-        Self {
-            wall: clock::now(),
-            monotonic: Instant::now(),
-        }
-    }
-
-    /// By how much the wall clock was set forward between this moment and that; back, if that is negative.
-    pub(super) fn jumped(&self, later: &Self) -> TimeDelta {
-        let elapsed = TimeDelta::from_std(later.monotonic - self.monotonic);
-        (later.wall - self.wall) - elapsed.unwrap_or(TimeDelta::MAX)
-    }
-
-    fn set_back(&self, later: &Self) -> Option<TimeDelta> {
-        let by = -self.jumped(later);
-        (by > SET_BACK).then_some(by)
-    }
-}
-
 async fn keep_house(shared: &Shared, ticks: &Ticks, sinks: &[&'static str]) {
     let beat = shared.pulse.register("house", 2 * LONGEST_SILENCE);
     while tick(shared, &ticks.minute, WITHOUT_TICKS).await {
@@ -283,23 +258,5 @@ pub(super) async fn name_sinks(shared: &Shared, sinks: &[&'static str]) -> bool 
             shared.database.failed(&error);
             false
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_was_set_back_is_noticed() {
-        let before = Clocks::read();
-        let after = |seconds: u64, wall: i64| Clocks {
-            wall: before.wall + TimeDelta::seconds(wall),
-            monotonic: before.monotonic + Duration::from_secs(seconds),
-        };
-        assert_eq!(before.set_back(&after(5, 5)), None);
-        assert_eq!(before.set_back(&after(5, 4)), None);
-        assert_eq!(before.set_back(&after(5, 3600)), None);
-        assert_eq!(before.set_back(&after(5, -3595)), Some(TimeDelta::hours(1)));
     }
 }

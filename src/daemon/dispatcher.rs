@@ -4,13 +4,16 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
 use tokio::{
     task::{Id, JoinError, JoinSet},
     time::Instant,
 };
 
-use super::{LONGEST_SILENCE, Settings, Shared, clockwork::Clocks, outage::Outage, panic_text};
+use super::{
+    LONGEST_SILENCE, Settings, Shared,
+    clocks::{ClockWatch, Clocks},
+    panic_text,
+};
 use crate::{
     asc::{Meter, Upstream},
     clock,
@@ -37,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let beat = shared.pulse.register("dispatcher", LONGEST_SILENCE);
     let mut runs = Runs::default();
     let mut patience = Patience::default();
-    let mut watch = ClockWatch::new(&shared);
+    let mut watch = ClockWatch::new(shared.engine.lease, shared.engine.heartbeat);
     while !shared.stop().is_cancelled() {
         beat.beat();
         let settings = shared.settings.borrow().clone();
@@ -112,6 +115,8 @@ async fn turn(
 ) -> Result<Turn, store::Error> {
     let store = &shared.engine.store;
     let sight = store.look(clock::now()).await?;
+    // At once, for the database's time is the one of a moment ago.
+    let is_trusted = watch.allows(sight.clock, Clocks::read());
     let mut more = false;
     let mut soon = false;
     if sight.inbox {
@@ -134,7 +139,6 @@ async fn turn(
         Upstream::Probed => room.min(1),
         Upstream::Down { .. } => 0,
     };
-    let is_trusted = watch.allows(sight.clock);
     if is_trusted && room > 0 && (sight.ready || sight.inbox) {
         let last_chance = if runs.has_last_chance() {
             LastChance::None
@@ -161,57 +165,6 @@ async fn turn(
         (false, true) => Turn::Soon,
         (false, false) => Turn::Done,
     })
-}
-
-/// A busy machine takes a while to read two clocks.
-const LEAST_TOLERANCE: Duration = Duration::from_secs(2);
-
-/// Whether this machine's clock can be trusted to tell which leases have run out.
-struct ClockWatch {
-    last: Clocks,
-    /// After a jump, the holders of leases are given time to renew them by the new clock.
-    jumped: Option<Instant>,
-    /// How far it may be from the database's.
-    tolerance: TimeDelta,
-    settling: Duration,
-    disagreement: Outage,
-}
-
-impl ClockWatch {
-    fn new(shared: &Shared) -> Self {
-        let tolerance = TimeDelta::from_std((shared.engine.lease / 10).max(LEAST_TOLERANCE));
-        Self {
-            last: Clocks::read(),
-            jumped: None,
-            tolerance: tolerance.unwrap_or(TimeDelta::MAX),
-            settling: shared.engine.heartbeat * 3 / 2,
-            disagreement: Outage::of("clock"),
-        }
-    }
-
-    fn allows(&mut self, database: Option<clock::Instant>) -> bool {
-        let now = Clocks::read();
-        if self.last.jumped(&now).abs() > self.tolerance {
-            self.jumped = Some(now.monotonic);
-        }
-        self.last = now;
-        let ahead = database.map_or(TimeDelta::zero(), |at| clock::now() - at);
-        if ahead.abs() > self.tolerance {
-            self.disagreement.failed(&format!(
-                "it is {} ms {} the database's, and would take leases for over that are not",
-                ahead.num_milliseconds().abs(),
-                if ahead > TimeDelta::zero() {
-                    "ahead of"
-                } else {
-                    "behind"
-                }
-            ));
-            return false;
-        }
-        self.disagreement.works();
-        self.jumped
-            .is_none_or(|jumped| jumped.elapsed() >= self.settling)
-    }
 }
 
 fn tell(claimed: &Claimed) {

@@ -12,6 +12,7 @@
 //! any moment; whatever is spawned is owned by [`Daemon::run`]; a database or a broker that is down is waited for, and told of
 //! once a minute; nothing is begun once a stop is asked for.
 
+mod clocks;
 mod clockwork;
 mod dispatcher;
 pub mod health;
