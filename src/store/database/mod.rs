@@ -4,7 +4,7 @@
 //! What must hold throughout:
 //! - A write is one transaction, which ends whole or leaves nothing, also when its future is dropped.
 //! - Reading that takes several statements sees one moment.
-//! - Every call has a deadline where a database can fall silent.
+//! - Every call has a deadline: a database can fall silent, and writers of one file wait for each other.
 //! - Errors of the database leave through [`Place::explain`].
 
 mod asks;
@@ -66,12 +66,10 @@ impl Database {
 
     /// Waits for the work no longer than this database may take, and puts its errors into words.
     async fn deadline<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let done = match self.place.call_timeout() {
-            Some(limit) => tokio::time::timeout(limit, work)
-                .await
-                .unwrap_or_else(|_| Err(self.place.silent(limit))),
-            None => work.await,
-        };
+        let limit = self.place.call_timeout();
+        let done = tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(self.place.silent(limit)));
         match done {
             Err(Error::Database(error)) => Err(self.place.explain(error).await),
             other => other,

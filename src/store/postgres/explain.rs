@@ -41,9 +41,8 @@ impl Place {
         std::future::ready(())
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "the other database has none")]
-    pub(super) fn call_timeout(&self) -> Option<Duration> {
-        Some(self.call_timeout)
+    pub(super) fn call_timeout(&self) -> Duration {
+        self.call_timeout
     }
 
     /// Waits on a connection of its own. Once that is lost it is made anew, and what was told in between is missed.

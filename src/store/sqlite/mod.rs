@@ -187,9 +187,8 @@ impl Place {
     }
 
     /// A file answers, or the busy timeout does; but writers of this process wait for each other too.
-    #[expect(clippy::unnecessary_wraps, reason = "a database could do without")]
-    fn call_timeout(&self) -> Option<Duration> {
-        Some(self.busy_timeout + TURN)
+    fn call_timeout(&self) -> Duration {
+        self.busy_timeout + TURN
     }
 
     /// Nobody tells of what is written to a file.
