@@ -22,6 +22,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "daemon",
         include_str!("../../../migrations/postgres/0002_daemon.sql"),
     ),
+    (
+        3,
+        "removals",
+        include_str!("../../../migrations/postgres/0003_removals.sql"),
+    ),
 ];
 
 pub(super) const BEGIN_WRITE: &str = "begin";

@@ -15,6 +15,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "daemon",
         include_str!("../../../migrations/sqlite/0002_daemon.sql"),
     ),
+    (
+        3,
+        "removals",
+        include_str!("../../../migrations/sqlite/0003_removals.sql"),
+    ),
 ];
 
 /// A transaction that begins as a reader cannot wait for its turn to write.

@@ -1,0 +1,264 @@
+-- Removals to be trusted: what a complete listing did not have, what is held back, and since when the log tells all.
+
+drop view project_status;
+drop view sync_runs;
+drop view catalog_changes;
+drop view grace_periods;
+drop view subscription_groups;
+drop view products;
+
+-- What is known of an entry that was not listed: {"since", "seen_at", "answer", "kept_at"}. Null for what was.
+alter table entries add column absence text check (absence is null or json_valid(absence));
+
+create index entries_absent on entries (project_id) where absence is not null and removed_at is null;
+create index entries_removed on entries (removed_at) where removed_at is not null;
+
+-- Limits of its own, such as {"removed_percent": 50}.
+alter table projects add column guard text check (guard is null or json_valid(guard));
+
+-- Of which app each kind was last listed, with which key and by which read.
+alter table project_state add column listed_with text not null default '{}' check (json_valid(listed_with));
+-- Before this instant, the change log has for each entry its latest change alone.
+alter table project_state add column log_since text;
+
+-- When what was before was last seen.
+alter table changes add column before_seen_at text;
+
+create index changes_by_entry on changes (project_id, kind, store_id, seq);
+
+alter table runs add column missing integer not null default 0; -- not listed, and neither removed nor held
+
+create index runs_by_end on runs (finished_at);
+
+-- A project has at most one that has not ended.
+create table removal_holds (
+    id integer primary key autoincrement,
+    project_id text not null references projects (id) on delete cascade,
+    digest text not null,
+    reason text not null,
+    reasons text not null check (json_valid(reasons)),
+    removals text not null check (json_valid(removals)),
+    held integer not null,
+    held_at text not null,
+    run_id text,
+    ended_at text,
+    ended text check (ended in ('approved', 'discarded', 'lapsed', 'replaced')),
+    ended_run_id text
+) strict;
+
+create unique index removal_holds_open on removal_holds (project_id) where ended_at is null;
+create index removal_holds_by_project on removal_holds (project_id, id);
+
+
+
+-- What Apple sent that this version does not know, when it first came. Of an attribute that is not known the value is ''.
+create table unforeseen (
+    kind text not null,
+    attribute text not null,
+    value text not null,
+    first_seen_at text not null,
+    project_id text not null,
+    store_id text not null,
+    primary key (kind, attribute, value)
+) strict;
+
+create view unforeseen_values as
+select kind, attribute, nullif(value, '') as value, first_seen_at, project_id, store_id
+from unforeseen;
+
+create view holds as
+select project_id, digest, reason, reasons, removals, held, held_at, run_id, ended_at, ended, ended_run_id
+from removal_holds;
+
+create view products as
+select
+    e.project_id,
+    e.product_id,
+    e.store_id,
+    case
+        when e.kind = 'subscription' then 'auto_renewable_subscription'
+        else case e.attributes ->> '$.inAppPurchaseType'
+            when 'CONSUMABLE' then 'consumable'
+            when 'NON_CONSUMABLE' then 'non_consumable'
+            when 'NON_RENEWING_SUBSCRIPTION' then 'non_renewing_subscription'
+        end
+    end as kind,
+    case json_type(e.attributes, '$.name') when 'text' then e.attributes ->> '$.name' end as name,
+    case json_type(e.attributes, '$.state') when 'text' then e.attributes ->> '$.state' end as state,
+    case e.attributes ->> '$.subscriptionPeriod'
+        when 'ONE_WEEK' then 'P1W'
+        when 'ONE_MONTH' then 'P1M'
+        when 'TWO_MONTHS' then 'P2M'
+        when 'THREE_MONTHS' then 'P3M'
+        when 'SIX_MONTHS' then 'P6M'
+        when 'ONE_YEAR' then 'P1Y'
+    end as period,
+    e.parent_id as group_id,
+    case json_type(g.attributes, '$.referenceName') when 'text' then g.attributes ->> '$.referenceName' end as group_name,
+    -- At most 18 digits: beyond 64 bits SQLite would make it a float.
+    case
+        when json_type(e.attributes, '$.groupLevel') = 'integer'
+            and e.attributes ->> '$.groupLevel' between -999999999999999999 and 999999999999999999
+            then e.attributes ->> '$.groupLevel'
+    end as group_level,
+    case json_type(e.attributes, '$.familySharable') when 'true' then 1 when 'false' then 0 end as family_sharable,
+    e.first_seen_at,
+    e.updated_at,
+    e.removed_at,
+    e.attributes,
+    e.absence ->> '$.since' as missing_since,
+    e.absence ->> '$.kept_at' as kept_since
+from entries e
+left join entries g
+    on g.project_id = e.project_id and g.kind = 'subscription_group' and g.store_id = e.parent_id
+where e.kind in ('in_app_purchase', 'subscription');
+
+create view subscription_groups as
+select
+    project_id,
+    store_id,
+    case json_type(attributes, '$.referenceName') when 'text' then attributes ->> '$.referenceName' end as name,
+    first_seen_at,
+    updated_at,
+    removed_at,
+    attributes,
+    absence ->> '$.since' as missing_since,
+    absence ->> '$.kept_at' as kept_since
+from entries
+where kind = 'subscription_group';
+
+create view grace_periods as
+select
+    e.project_id,
+    case json_type(e.attributes, '$.optIn') when 'true' then 1 when 'false' then 0 end as opt_in,
+    case json_type(e.attributes, '$.sandboxOptIn') when 'true' then 1 when 'false' then 0 end as sandbox_opt_in,
+    case e.attributes ->> '$.duration'
+        when 'THREE_DAYS' then 3
+        when 'SIXTEEN_DAYS' then 16
+        when 'TWENTY_EIGHT_DAYS' then 28
+    end as duration_days,
+    case e.attributes ->> '$.renewalType'
+        when 'ALL_RENEWALS' then 'all_renewals'
+        when 'PAID_TO_PAID_ONLY' then 'paid_to_paid_only'
+    end as renewal_type,
+    s.covered_at ->> '$.grace_period' as checked_at,
+    e.updated_at as changed_at,
+    e.attributes
+from entries e
+join project_state s on s.project_id = e.project_id
+join projects p on p.id = e.project_id and p.app_id = e.store_id -- not that of an app before
+where e.kind = 'grace_period' and e.removed_at is null;
+
+-- Every value that the setting had, and when it was seen.
+create view grace_period_history as
+select
+    a.project_id,
+    a.store_id as app_id,
+    case json_type(a.attributes, '$.optIn') when 'true' then 1 when 'false' then 0 end as opt_in,
+    case json_type(a.attributes, '$.sandboxOptIn') when 'true' then 1 when 'false' then 0 end as sandbox_opt_in,
+    case a.attributes ->> '$.duration'
+        when 'THREE_DAYS' then 3
+        when 'SIXTEEN_DAYS' then 16
+        when 'TWENTY_EIGHT_DAYS' then 28
+    end as duration_days,
+    case a.attributes ->> '$.renewalType'
+        when 'ALL_RENEWALS' then 'all_renewals'
+        when 'PAID_TO_PAID_ONLY' then 'paid_to_paid_only'
+    end as renewal_type,
+    a.at as first_seen_at,
+    case
+        when a.next_seq is not null then a.last_seen_at
+        when a.store_id = p.app_id then s.covered_at ->> '$.grace_period'
+    end as last_seen_at,
+    a.attributes
+from (
+    select
+        project_id,
+        store_id,
+        at,
+        after -> '$.attributes' as attributes,
+        lead(seq) over (partition by project_id, store_id order by seq) as next_seq,
+        lead(before_seen_at) over (partition by project_id, store_id order by seq) as last_seen_at
+    from changes
+    where kind = 'grace_period'
+) a
+join projects p on p.id = a.project_id
+join project_state s on s.project_id = a.project_id
+where a.attributes is not null;
+
+create view catalog_changes as
+select seq, project_id, revision, run_id, at, kind, store_id, product_id, op, before, after, before_seen_at
+from changes;
+
+create view sync_runs as
+select
+    id as run_id,
+    project_id,
+    trigger,
+    started_at,
+    finished_at,
+    duration_ms,
+    outcome,
+    epoch,
+    revision,
+    error_code,
+    error,
+    added,
+    updated,
+    removed,
+    restored,
+    held,
+    requests,
+    retries,
+    throttled,
+    bytes,
+    budget_left,
+    detail,
+    slot_at,
+    requested_at,
+    worker,
+    missing
+from runs;
+
+create view project_status as
+select
+    p.id as project_id,
+    p.app_id,
+    p.bundle_id,
+    p.app_name,
+    k.key_id,
+    p.paused_at is not null as paused,
+    p.paused_at,
+    p.created_at,
+    s.revision,
+    s.last_attempt_at,
+    s.last_success_at,
+    s.outcome,
+    s.error_code,
+    s.error,
+    s.consecutive_failures,
+    s.next_due_at,
+    (select count(*) from entries e where e.project_id = p.id and e.kind = 'in_app_purchase' and e.removed_at is null)
+        as in_app_purchases,
+    (select count(*) from entries e where e.project_id = p.id and e.kind = 'subscription_group' and e.removed_at is null)
+        as subscription_groups,
+    (select count(*) from entries e where e.project_id = p.id and e.kind = 'subscription' and e.removed_at is null)
+        as subscriptions,
+    s.covered_at ->> '$.in_app_purchase' as in_app_purchases_checked_at,
+    s.covered_at ->> '$.subscription_group' as subscription_groups_checked_at,
+    s.covered_at ->> '$.subscription' as subscriptions_checked_at,
+    s.covered_at ->> '$.grace_period' as grace_period_checked_at,
+    coalesce(json_array_length(s.hold, '$.removals'), 0) as held,
+    s.hold ->> '$.digest' as hold_digest,
+    s.key_worked_at,
+    s.key_refused_since,
+    s.lease_until as leased_until,
+    s.lease_worker as leased_by,
+    p.cron,
+    s.asked > s.served as pending,
+    case when s.asked > s.served then s.requested_at end as requested_at,
+    case when s.asked > s.served then s.ready_at end as ready_at,
+    s.set_aside_at
+from projects p
+join project_state s on s.project_id = p.id
+join api_keys k on k.project_id = p.id;
