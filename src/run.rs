@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Counts, Hold, Kind},
+    catalog::{Counts, HoldSummary, Kind},
     clock::Instant,
     diagnosis::Diagnosis,
 };
@@ -41,6 +41,20 @@ pub enum Outcome {
     Partial,
     /// Nothing could be listed; the catalog is untouched.
     Failed,
+}
+
+/// How a hold ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldEnd {
+    /// Somebody approved it, and what it held was removed.
+    Approved,
+    /// Somebody decided that what it held stays.
+    Discarded,
+    /// What it held returned.
+    Lapsed,
+    /// More or less than it held was missing in a later run, which holds that.
+    Replaced,
 }
 
 macro_rules! named {
@@ -87,7 +101,15 @@ named!(
     Failed = "failed"
 );
 
-/// A name that is no trigger's or outcome's.
+named!(
+    HoldEnd,
+    Approved = "approved",
+    Discarded = "discarded",
+    Lapsed = "lapsed",
+    Replaced = "replaced"
+);
+
+/// A name that is no trigger's, outcome's or end's.
 #[derive(Debug, thiserror::Error)]
 #[error("'{0}' is not a name this version knows")]
 pub struct UnknownName(String);
@@ -158,7 +180,9 @@ pub struct Run {
     /// What was written.
     pub counts: Counts,
     /// What is held back after this run: by it, or before it and of kinds that it could not look at.
-    pub hold: Option<Hold>,
+    pub hold: Option<HoldSummary>,
+    /// How many present entries the latest complete listing of their kind did not have, those held included.
+    pub missing: usize,
     /// Before when another run is no use, where Apple said so.
     pub resume_at: Option<Instant>,
     /// What it cost upstream.

@@ -49,7 +49,20 @@ create table removal_holds (
 create unique index removal_holds_open on removal_holds (project_id) where ended_at is null;
 create index removal_holds_by_project on removal_holds (project_id, id);
 
+insert into removal_holds (project_id, digest, reason, reasons, removals, held, held_at)
+select
+    project_id,
+    hold ->> '$.digest',
+    'held by an earlier version',
+    hold -> '$.reasons',
+    hold -> '$.removals',
+    json_array_length(hold, '$.removals'),
+    coalesce(last_attempt_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+from project_state
+where hold is not null;
 
+update runs set detail = json_set(detail, '$.hold.removals', json_array_length(detail, '$.hold.removals'))
+where json_type(detail, '$.hold.removals') = 'array';
 
 -- What Apple sent that this version does not know, when it first came. Of an attribute that is not known the value is ''.
 create table unforeseen (
@@ -248,8 +261,8 @@ select
     s.covered_at ->> '$.subscription_group' as subscription_groups_checked_at,
     s.covered_at ->> '$.subscription' as subscriptions_checked_at,
     s.covered_at ->> '$.grace_period' as grace_period_checked_at,
-    coalesce(json_array_length(s.hold, '$.removals'), 0) as held,
-    s.hold ->> '$.digest' as hold_digest,
+    coalesce(h.held, 0) as held,
+    h.digest as hold_digest,
     s.key_worked_at,
     s.key_refused_since,
     s.lease_until as leased_until,
@@ -258,7 +271,13 @@ select
     s.asked > s.served as pending,
     case when s.asked > s.served then s.requested_at end as requested_at,
     case when s.asked > s.served then s.ready_at end as ready_at,
-    s.set_aside_at
+    s.set_aside_at,
+    h.held_at as held_since,
+    h.reason as hold_reason,
+    (select count(*) from entries e where e.project_id = p.id and e.absence is not null and e.removed_at is null) as missing
 from projects p
 join project_state s on s.project_id = p.id
-join api_keys k on k.project_id = p.id;
+join api_keys k on k.project_id = p.id
+left join removal_holds h on h.project_id = p.id and h.ended_at is null;
+
+alter table project_state drop column hold;

@@ -468,7 +468,8 @@ fn refusal(status: StatusCode, document: &ErrorDocument) -> Failure {
                 code
             },
         },
-        StatusCode::NOT_FOUND => Failure::NotFound,
+        // A proxy's page can have that status too, and says nothing of the thing.
+        StatusCode::NOT_FOUND if code.starts_with("NOT_FOUND") => Failure::NotFound,
         status => Failure::Unexpected(
             format!("status {status} {code} {}", document.detail())
                 .trim_end()

@@ -2,6 +2,8 @@
 
 use reqwest::Url;
 
+use crate::catalog::Kind;
+
 /// One read: where, and with which parameters.
 ///
 /// Every attribute and linkage wanted is named in `fields[..]`: that leaves out the relationship links and makes a listing
@@ -99,6 +101,37 @@ pub(super) const SUBSCRIPTIONS: Endpoint = Endpoint {
     yields: "subscriptions",
     query: &[("limit", "200"), ("sort", "name"), SUBSCRIPTION_FIELDS],
 };
+
+/// One in-app purchase: 404 when there is none.
+pub(super) const IN_APP_PURCHASE: Endpoint = Endpoint {
+    path: "/v2/inAppPurchases/{id}",
+    yields: IN_APP_PURCHASES.yields,
+    query: &[("fields[inAppPurchases]", "productId")],
+};
+
+/// One subscription: 404 when there is none.
+pub(super) const SUBSCRIPTION: Endpoint = Endpoint {
+    path: "/v1/subscriptions/{id}",
+    yields: SUBSCRIPTIONS.yields,
+    query: &[("fields[subscriptions]", "productId")],
+};
+
+/// The least that shows whether there is a group: 404 when there is none.
+pub(super) const SUBSCRIPTION_GROUP_PROBE: Endpoint = Endpoint {
+    path: SUBSCRIPTIONS.path,
+    yields: SUBSCRIPTIONS.yields,
+    query: &[("limit", "1"), ("fields[subscriptions]", "productId")],
+};
+
+/// The path by which a kind is listed. Another path is another listing.
+pub(super) const fn listing(kind: Kind) -> &'static str {
+    match kind {
+        Kind::InAppPurchase => IN_APP_PURCHASES.path,
+        Kind::SubscriptionGroup => SUBSCRIPTION_GROUPS.path,
+        Kind::Subscription => SUBSCRIPTIONS.path,
+        Kind::GracePeriod => GRACE_PERIOD.path,
+    }
+}
 
 impl Endpoint {
     /// The URL of the first page. `id` is percent-encoded; [`APPS`] takes none and is given an empty one.

@@ -46,7 +46,7 @@ pub enum Failure {
         /// Apple's error code.
         code: String,
     },
-    /// 404.
+    /// 404, by Apple's own word.
     #[error("404 NOT_FOUND")]
     NotFound,
     /// 429, or the wait it asks for is too long to be spent here; or no more is left of the hourly budget than the reserve.

@@ -29,7 +29,7 @@ use self::{
     resource::{GracePeriodLink, Resource},
 };
 use crate::{
-    catalog::{Entry, Kind},
+    catalog::{Answer, Entry, Key, Kind},
     project::App,
 };
 
@@ -115,6 +115,42 @@ impl Session {
             .collect())
     }
 
+    /// Asks whether a thing that was not listed is there. One request. The grace period is no thing of its own, and is taken to be
+    /// there.
+    ///
+    /// # Errors
+    /// When nothing could be learned.
+    pub async fn fetch_answer(&self, key: &Key) -> Result<Answer, Error> {
+        let id = key.store_id.as_str();
+        let read = match key.kind {
+            Kind::InAppPurchase => self.read_one(&endpoint::IN_APP_PURCHASE, id).await,
+            Kind::Subscription => self.read_one(&endpoint::SUBSCRIPTION, id).await,
+            Kind::SubscriptionGroup => {
+                let url = endpoint::SUBSCRIPTION_GROUP_PROBE.url(self.base_url(), id);
+                self.get::<serde::de::IgnoredAny>(&url).await.map(drop)
+            }
+            Kind::GracePeriod => return Ok(Answer::There),
+        };
+        match read {
+            Ok(()) => Ok(Answer::There),
+            Err(Error {
+                failure: Failure::NotFound,
+                ..
+            }) => Ok(Answer::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read_one(&self, endpoint: &Endpoint, id: &str) -> Result<(), Error> {
+        let url = endpoint.url(self.base_url(), id);
+        let Document { data, .. } = self.get(&url).await?;
+        if data.kind == endpoint.yields && data.id == id {
+            return Ok(());
+        }
+        let why = format!("it is {} {}", data.kind, data.id);
+        Err(Error::new(url.path(), Failure::Unexpected(why)))
+    }
+
     /// Reads one in-app purchase at most: proves that the key's role may read the app's catalog.
     ///
     /// # Errors
@@ -128,6 +164,12 @@ impl Session {
         let listing = page::read_again_if_torn(|| Box::pin(page::read(self, endpoint, id))).await?;
         Ok(listing.data)
     }
+}
+
+/// The path by which a kind is listed, with its version.
+#[must_use]
+pub fn listing_path(kind: Kind) -> &'static str {
+    endpoint::listing(kind)
 }
 
 /// There is one for each app, under the app's id whatever its own.

@@ -182,16 +182,24 @@ impl Entry {
     /// The product id that apps ask for, where the kind has one.
     #[must_use]
     pub fn product_id(&self) -> Option<&str> {
-        self.attributes.get("productId").and_then(Value::as_str)
+        match self.key.kind {
+            Kind::InAppPurchase | Kind::Subscription => self.text("productId"),
+            Kind::SubscriptionGroup | Kind::GracePeriod => None,
+        }
     }
 
     /// The name that people gave it, where it has one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        ["name", "referenceName"]
-            .into_iter()
-            .find_map(|name| self.attributes.get(name))
-            .and_then(Value::as_str)
+        match self.key.kind {
+            Kind::InAppPurchase | Kind::Subscription => self.text("name"),
+            Kind::SubscriptionGroup => self.text("referenceName"),
+            Kind::GracePeriod => None,
+        }
+    }
+
+    fn text(&self, attribute: &str) -> Option<&str> {
+        self.attributes.get(attribute).and_then(Value::as_str)
     }
 
     /// What the change log keeps of it.

@@ -1,16 +1,19 @@
-//! What stands between a diff and the catalog: additions and updates pass, removals that look like an accident are held.
+//! What stands between a diff and the catalog: additions and updates pass; removals pass when they are confirmed, and those that
+//! look like an accident are held.
 //!
 //! Only [`review`] makes a [`Plan`], and a store commits nothing else.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::{self, Write as _},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use aws_lc_rs::digest;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, Change, ChangeSet, Key, Kind, StoreId};
+use super::{
+    Absence, Catalog, Change, ChangeSet, Confirmation, Hold, Key, Kind, StoreId,
+    absence::{Answer, Answers},
+    hold::{Reason, Standing},
+    source::Turn,
+};
 
 /// When removals are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,12 +40,17 @@ impl Default for Limits {
     }
 }
 
-/// Changes that may be written.
+/// What may be written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Plan {
     changes: ChangeSet,
+    #[serde(skip)]
+    absences: Absences,
 }
+
+/// What is to be noted of things that were not listed, or that are listed again: then it is none.
+pub type Absences = BTreeMap<Key, Option<Absence>>;
 
 impl Plan {
     /// A plan to change nothing, for a run that could not compare anything.
@@ -56,6 +64,28 @@ impl Plan {
     pub fn changes(&self) -> &ChangeSet {
         &self.changes
     }
+
+    /// What is to be noted beside it. Notes are no changes: they are in no log, and make no revision.
+    #[must_use]
+    pub fn absences(&self) -> &Absences {
+        &self.absences
+    }
+
+    /// What is known of present things that are not listed, once the plan is carried out.
+    #[must_use]
+    pub fn absent_after(&self, local: &Catalog) -> BTreeMap<Key, Absence> {
+        let mut absent = local.absent.clone();
+        for (key, absence) in &self.absences {
+            match absence {
+                Some(absence) => absent.insert(key.clone(), *absence),
+                None => absent.remove(key),
+            };
+        }
+        for change in &self.changes {
+            absent.remove(change.key());
+        }
+        absent
+    }
 }
 
 /// What [`review`] makes of a change set.
@@ -65,272 +95,132 @@ pub struct Review {
     pub plan: Plan,
     /// What is held back, if anything.
     pub hold: Option<Hold>,
+    /// Whether what was approved is let through, as far as it could be looked at.
+    pub is_approved: bool,
 }
 
-/// Removals held back until somebody approves them or the things return.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Hold {
-    /// Names exactly these removals; an approval quotes it.
-    pub digest: Digest,
-    /// Why they are held, with numbers.
-    pub reasons: Vec<Reason>,
-    /// What would be removed, in order.
-    pub removals: Vec<Held>,
+/// What a run knows of removals, beside the changes.
+#[derive(Clone, Debug)]
+pub struct Evidence<'a> {
+    /// The kinds that were listed completely.
+    pub looked_at: &'a BTreeSet<Kind>,
+    /// When each kind was last listed completely before.
+    pub seen_at: &'a BTreeMap<Kind, DateTime<Utc>>,
+    /// What was said of things that were not listed.
+    pub answers: &'a Answers,
+    /// The kinds that are listed otherwise than ever before, with what was changed: nothing of them is removed unless it is approved.
+    pub turns: &'a BTreeMap<Kind, Turn>,
+    /// When the absence of a thing is believed.
+    pub confirmation: Confirmation,
+    /// When the run ended.
+    pub now: DateTime<Utc>,
 }
 
-impl Hold {
-    /// What is held after a run: what it holds itself, and what was held before of the kinds that it could not look at.
-    #[must_use]
-    pub fn after(
-        before: Option<Self>,
-        now: Option<Self>,
-        looked_at: &BTreeSet<Kind>,
-    ) -> Option<Self> {
-        let not_looked_at = |kind: Kind| !looked_at.contains(&kind);
-        let Some(mut kept) = before else { return now };
-        let reasons = kept.reasons.clone();
-        kept.reasons.retain(|reason| not_looked_at(reason.kind()));
-        kept.removals.retain(|held| not_looked_at(held.key.kind));
-        if let Some(now) = now {
-            kept.reasons.extend(now.reasons);
-            kept.removals.extend(now.removals);
-        }
-        if kept.reasons.is_empty() {
-            kept.reasons = reasons;
-        }
-        kept.removals.sort_by(|a, b| a.key.cmp(&b.key));
-        kept.digest = Digest::of(kept.removals.iter().map(|held| &held.key));
-        (!kept.removals.is_empty()).then_some(kept)
-    }
-}
-
-/// One removal held back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
-    /// What would be removed.
-    #[serde(flatten)]
-    pub key: Key,
-    /// Its product id, where it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub product_id: Option<String>,
-    /// Its name, where it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-}
-
-/// Names a set of removals: the first 12 hexadecimal digits of SHA-256 over their kinds and ids.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Digest(String);
-
-impl Digest {
-    fn of<'a>(keys: impl Iterator<Item = &'a Key>) -> Self {
-        let mut context = digest::Context::new(&digest::SHA256);
-        for key in keys {
-            context.update(key.kind.as_str().as_bytes());
-            context.update(b"/");
-            context.update(key.store_id.as_str().as_bytes());
-            context.update(b"\n");
-        }
-        let mut hex = String::new();
-        for byte in context.finish().as_ref().iter().take(6) {
-            write!(hex, "{byte:02x}").expect("a string takes any write");
-        }
-        Self(hex)
-    }
-}
-
-impl<S: Into<String>> From<S> for Digest {
-    fn from(text: S) -> Self {
-        Self(text.into().to_lowercase())
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-/// Why removals are held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "rule", rename_all = "snake_case")]
-pub enum Reason {
-    /// Nothing of the kind would be left.
-    Everything {
-        /// The kind.
-        kind: Kind,
-        /// How many would be removed.
-        removed: usize,
-    },
-    /// Too large a part of the kind would go.
-    Percent {
-        /// The kind.
-        kind: Kind,
-        /// How many would be removed.
-        removed: usize,
-        /// How many are present.
-        present: usize,
-        /// The limit.
-        limit_percent: usize,
-    },
-    /// Too many of the kind would go.
-    Count {
-        /// The kind.
-        kind: Kind,
-        /// How many would be removed.
-        removed: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// A parent would go and with it many others.
-    Descendants {
-        /// The parent's kind.
-        kind: Kind,
-        /// The parent's id.
-        store_id: StoreId,
-        /// How many belong to it.
-        descendants: usize,
-        /// The limit.
-        limit: usize,
-    },
-}
-
-impl Reason {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Everything { kind, .. }
-            | Self::Percent { kind, .. }
-            | Self::Count { kind, .. }
-            | Self::Descendants { kind, .. } => *kind,
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Everything { kind, removed: 1 } => {
-                write!(f, "the only {} would go", kind.noun(1))
-            }
-            Self::Everything { kind, removed } => {
-                write!(f, "all {removed} {} would go", kind.noun(*removed))
-            }
-            Self::Percent {
-                kind,
-                removed,
-                present,
-                limit_percent,
-            } => {
-                // One decimal, rounded up, so that what is over a limit never reads as the limit.
-                let tenths = (removed * 1000).div_ceil(*present);
-                write!(
-                    f,
-                    "{removed} of {present} {} would go ({}.{} %, limit {limit_percent} %)",
-                    kind.noun(*present),
-                    tenths / 10,
-                    tenths % 10
-                )
-            }
-            Self::Count {
-                kind,
-                removed,
-                limit,
-            } => {
-                write!(
-                    f,
-                    "{removed} {} would go (limit {limit})",
-                    kind.noun(*removed)
-                )
-            }
-            Self::Descendants {
-                kind,
-                store_id,
-                descendants,
-                limit,
-            } => {
-                write!(
-                    f,
-                    "{} {store_id} would go with {descendants} things in it (limit {limit})",
-                    kind.noun(1)
-                )
-            }
-        }
-    }
-}
-
-impl fmt::Display for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.removals.len();
-        write!(
-            f,
-            "{count} removal{} held: ",
-            if count == 1 { "" } else { "s" }
-        )?;
-        for (index, reason) in self.reasons.iter().enumerate() {
-            write!(f, "{}{reason}", if index == 0 { "" } else { "; " })?;
-        }
-        Ok(())
-    }
-}
-
-/// What was held before a run.
-#[derive(Clone, Copy, Debug)]
-pub enum Standing<'a> {
-    /// Nothing.
-    Nothing,
-    /// This, and nobody has approved it.
-    Held(&'a Hold),
-    /// This, and somebody has approved it as it was shown.
-    Approved(&'a Hold),
-}
-
-impl<'a> Standing<'a> {
-    /// What stands of a hold for a run that brings along this approval, if any.
-    #[must_use]
-    pub fn of(hold: Option<&'a Hold>, approved: Option<&Digest>) -> Self {
-        match hold {
-            None => Self::Nothing,
-            Some(hold) if approved == Some(&hold.digest) => Self::Approved(hold),
-            Some(hold) => Self::Held(hold),
-        }
-    }
-}
-
-/// Splits the changes into what may be written and what is held.
+/// Splits the changes into what may be written, what is held, and what waits.
+///
+/// A removal is written when it is confirmed and nobody need look at it; until then the thing stays, noted as absent. What was
+/// asked for by its own id and is there is not removed at all, and neither is what somebody decided to keep.
 ///
 /// What was held before stays held until it is approved or returns, and with it every other removal of its kinds: a hold does not
 /// dissolve because the catalog grew meanwhile. An approval lets through what was shown, as far as its kinds were
-/// `looked_at`, and nothing else: when more or less than that has vanished, it counts for nothing.
+/// `looked_at`, and nothing else: when more or less than that has vanished, it counts for nothing. It confirms what it lets through.
 ///
-/// The removal of a parent whose descendants were not looked at waits until they are; held, if it is held.
+/// A parent is not removed while anything in it stays; it is held, if that is held.
 #[must_use]
 pub fn review(
     changes: ChangeSet,
     local: &Catalog,
-    looked_at: &BTreeSet<Kind>,
+    evidence: &Evidence<'_>,
     limits: &Limits,
     standing: Standing<'_>,
 ) -> Review {
-    let parent_of = |key: &Key| parent_key(key, local.present.get(key)?.parent.as_ref());
-    let waiting: BTreeSet<Key> = local
-        .present
-        .keys()
-        .filter(|key| !looked_at.contains(&key.kind))
-        .filter_map(parent_of)
-        .collect();
-
-    let removed: BTreeSet<&Key> = changes
+    let absent: BTreeSet<&Key> = changes
         .iter()
         .filter(|change| matches!(change, Change::Removed { .. }))
         .map(Change::key)
         .collect();
-    let (mut reasons, mut held_kinds, held_parents) = reasons(&removed, local, limits);
+    let vanished: BTreeSet<&Key> = absent
+        .iter()
+        .copied()
+        .filter(|key| !local.is_kept(key) && evidence.answers.get(key) != Some(&Answer::There))
+        .collect();
+
+    let moved: BTreeSet<&Key> = changes
+        .iter()
+        .filter(|change| matches!(change, Change::Updated { before, after } if before.parent != after.parent))
+        .map(Change::key)
+        .collect();
+    let (mut reasons, held_parents) = broken_rules(&vanished, &moved, local, evidence, limits);
+    let mut held = held(&vanished, local, &mut reasons, &held_parents, standing);
+    let mut approved = BTreeSet::new();
+    if let Standing::Approved(shown) = standing {
+        let shown = shown
+            .removals
+            .iter()
+            .map(|held| &held.key)
+            .filter(|key| evidence.looked_at.contains(&key.kind));
+        if held.iter().copied().eq(shown) {
+            approved = std::mem::take(&mut held);
+        }
+    }
+
+    let mut going: BTreeSet<&Key> = vanished
+        .iter()
+        .copied()
+        .filter(|key| {
+            let before = local.absent.get(*key);
+            let is_confirmed = || {
+                evidence
+                    .confirmation
+                    .confirms(key, before, evidence.answers, evidence.now)
+            };
+            approved.contains(key) || (!held.contains(key) && is_confirmed())
+        })
+        .collect();
+    for child in local.present.values() {
+        if going.contains(&child.key) || moved.contains(&child.key) {
+            continue;
+        }
+        // What stays keeps its parent; one that was approved is held on.
+        let parent = parent_key(&child.key, child.parent.as_ref());
+        if let Some(parent) = parent.and_then(|parent| going.take(&parent)) {
+            held.extend(approved.take(parent));
+        }
+    }
+
+    let absences = absences(&absent, &going, local, evidence);
+    let going: BTreeSet<Key> = going.into_iter().cloned().collect();
+    let held: BTreeSet<Key> = held.into_iter().cloned().collect();
+    let is_approved = !approved.is_empty();
+    let (changes, stays) = changes.partition(|change| {
+        !matches!(change, Change::Removed { .. }) || going.contains(change.key())
+    });
+    let (stays, _) = stays.partition(|change| held.contains(change.key()));
+    Review {
+        plan: Plan { changes, absences },
+        hold: (!stays.is_empty()).then(|| Hold::of(reasons, &stays)),
+        is_approved,
+    }
+}
+
+/// What is held of what vanished: what breaks rules, and what was held before, whose reasons are added.
+fn held<'a>(
+    vanished: &BTreeSet<&'a Key>,
+    local: &Catalog,
+    reasons: &mut Vec<Reason>,
+    held_parents: &BTreeSet<Key>,
+    standing: Standing<'_>,
+) -> BTreeSet<&'a Key> {
+    let mut held_kinds: BTreeSet<Kind> = reasons
+        .iter()
+        .filter(|reason| !matches!(reason, Reason::Descendants { .. }))
+        .map(Reason::kind)
+        .collect();
     if let Standing::Held(before) | Standing::Approved(before) = standing {
         let still_gone = before
             .removals
             .iter()
-            .filter(|held| removed.contains(&held.key));
+            .filter(|held| vanished.contains(&held.key));
         let kinds: BTreeSet<Kind> = still_gone.map(|held| held.key.kind).collect();
         let told: BTreeSet<Kind> = reasons.iter().map(Reason::kind).collect();
         let earlier = before
@@ -344,62 +234,55 @@ pub fn review(
         }
         held_kinds.extend(kinds);
     }
-    let mut held: BTreeSet<Key> = removed
+    let parent_of = |key: &Key| parent_key(key, local.present.get(key)?.parent.as_ref());
+    let mut held: BTreeSet<&Key> = vanished
         .iter()
+        .copied()
         .filter(|key| {
             held_kinds.contains(&key.kind)
-                || held_parents.contains(**key)
+                || held_parents.contains(*key)
                 || parent_of(key).is_some_and(|parent| held_parents.contains(&parent))
         })
-        .map(|&key| key.clone())
         .collect();
     // A parent stays as long as anything in it stays.
-    let parents: BTreeSet<Key> = held
+    let parents: Vec<&Key> = held
         .iter()
-        .filter_map(parent_of)
-        .filter(|parent| removed.contains(parent))
+        .filter_map(|key| vanished.get(&parent_of(key)?).copied())
         .collect();
     held.extend(parents);
+    held
+}
 
-    if let Standing::Approved(shown) = standing {
-        let shown = shown
-            .removals
-            .iter()
-            .map(|held| &held.key)
-            .filter(|key| looked_at.contains(&key.kind));
-        if held.iter().eq(shown) {
-            // Approved, but for the parents that must wait.
-            held.retain(|key| waiting.contains(key));
-        }
-    }
-    let (changes, _) = changes.partition(|change| {
-        let key = change.key();
-        !matches!(change, Change::Removed { .. }) || held.contains(key) || !waiting.contains(key)
-    });
-    if held.is_empty() {
-        return Review {
-            plan: Plan { changes },
-            hold: None,
+/// What is to be noted of each thing that was not listed and is not removed now, and of those that are listed again.
+fn absences(
+    absent: &BTreeSet<&Key>,
+    going: &BTreeSet<&Key>,
+    local: &Catalog,
+    evidence: &Evidence<'_>,
+) -> Absences {
+    let listed_again = local
+        .absent
+        .keys()
+        .filter(|key| evidence.looked_at.contains(&key.kind) && !absent.contains(key))
+        .map(|key| (key.clone(), None));
+    let noted = absent.difference(going).filter_map(|key| {
+        let before = local.absent.get(*key);
+        let absence = Absence {
+            since: before.map_or(evidence.now, |absence| absence.since),
+            seen_at: match before {
+                Some(absence) => absence.seen_at,
+                None => evidence.seen_at.get(&key.kind).copied(),
+            },
+            answer: evidence
+                .answers
+                .get(*key)
+                .copied()
+                .or_else(|| before.and_then(|absence| absence.answer)),
+            kept_at: before.and_then(|absence| absence.kept_at),
         };
-    }
-    let (held, passed) = changes.partition(|change| held.contains(change.key()));
-    let removals: Vec<Held> = held
-        .iter()
-        .map(|change| Held {
-            key: change.key().clone(),
-            product_id: change.entry().product_id().map(str::to_owned),
-            name: change.entry().name().map(str::to_owned),
-        })
-        .collect();
-    let digest = Digest::of(removals.iter().map(|held| &held.key));
-    Review {
-        plan: Plan { changes: passed },
-        hold: Some(Hold {
-            digest,
-            reasons,
-            removals,
-        }),
-    }
+        (before != Some(&absence)).then(|| ((*key).clone(), Some(absence)))
+    });
+    listed_again.chain(noted).collect()
 }
 
 fn parent_key(key: &Key, parent: Option<&StoreId>) -> Option<Key> {
@@ -409,14 +292,15 @@ fn parent_key(key: &Key, parent: Option<&StoreId>) -> Option<Key> {
     })
 }
 
-/// The rules that are broken, the kinds of which all removals are held, and the parents that are held with all in them.
-fn reasons(
+/// The rules that are broken, and the parents that are held with all in them.
+fn broken_rules(
     removed: &BTreeSet<&Key>,
+    moved: &BTreeSet<&Key>,
     local: &Catalog,
+    evidence: &Evidence<'_>,
     limits: &Limits,
-) -> (Vec<Reason>, BTreeSet<Kind>, BTreeSet<Key>) {
+) -> (Vec<Reason>, BTreeSet<Key>) {
     let mut reasons = Vec::new();
-    let mut held_kinds = BTreeSet::new();
     let mut held_parents = BTreeSet::new();
 
     let mut removed_by_kind = BTreeMap::<Kind, usize>::new();
@@ -424,8 +308,17 @@ fn reasons(
         *removed_by_kind.entry(key.kind).or_default() += 1;
     }
     for (kind, removed) in removed_by_kind {
-        let present = local.count(kind);
-        let broken = if removed == present {
+        let present = local
+            .of_kind(kind)
+            .filter(|entry| !local.is_kept(&entry.key))
+            .count();
+        let broken = if let Some(&turn) = evidence.turns.get(&kind) {
+            Some(Reason::Generation {
+                kind,
+                removed,
+                turn,
+            })
+        } else if removed == present {
             Some(Reason::Everything { kind, removed })
         } else if removed > limits.removed_max {
             Some(Reason::Count {
@@ -444,15 +337,14 @@ fn reasons(
         } else {
             None
         };
-        if let Some(reason) = broken {
-            reasons.push(reason);
-            held_kinds.insert(kind);
-        }
+        reasons.extend(broken);
     }
 
     let mut descendants = BTreeMap::<Key, usize>::new();
     for entry in local.present.values() {
-        if let Some(parent) = parent_key(&entry.key, entry.parent.as_ref()) {
+        if let Some(parent) = parent_key(&entry.key, entry.parent.as_ref())
+            && !moved.contains(&entry.key)
+        {
             *descendants.entry(parent).or_default() += 1;
         }
     }
@@ -467,5 +359,5 @@ fn reasons(
             held_parents.insert(parent);
         }
     }
-    (reasons, held_kinds, held_parents)
+    (reasons, held_parents)
 }

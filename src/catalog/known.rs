@@ -99,20 +99,34 @@ impl Value {
     }
 }
 
-/// The attributes of an entry that this version does not know, or whose values it does not know. They are kept as they are.
-pub fn unforeseen(entry: &Entry) -> impl Iterator<Item = (&str, &Json)> {
+/// What Apple sent that this version does not know. It is kept as it came.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unforeseen {
+    /// The kind of the entry that has it.
+    pub kind: Kind,
+    /// The attribute, by Apple's name.
+    pub attribute: String,
+    /// Its value, as JSON; none when the attribute itself is not known, whatever its values.
+    pub value: Option<String>,
+}
+
+/// What of an entry's attributes this version does not know.
+pub fn unforeseen(entry: &Entry) -> impl Iterator<Item = Unforeseen> {
     let known = match entry.key.kind {
         Kind::InAppPurchase => IN_APP_PURCHASE,
         Kind::SubscriptionGroup => SUBSCRIPTION_GROUP,
         Kind::Subscription => SUBSCRIPTION,
         Kind::GracePeriod => GRACE_PERIOD,
     };
-    entry
-        .attributes
-        .iter()
-        .filter(|(name, value)| {
-            let expected = known.iter().find(|(known, _)| known == name);
-            !expected.is_some_and(|(_, expected)| expected.takes(value))
+    entry.attributes.iter().filter_map(|(name, value)| {
+        let expected = known.iter().find(|(known, _)| known == name);
+        if expected.is_some_and(|(_, expected)| expected.takes(value)) {
+            return None;
+        }
+        Some(Unforeseen {
+            kind: entry.key.kind,
+            attribute: name.clone(),
+            value: expected.map(|_| value.to_string()),
         })
-        .map(|(name, value)| (name.as_str(), value))
+    })
 }

@@ -7,16 +7,22 @@
 //! What must hold throughout: a kind that was not listed completely is not in a snapshot's scope, and nothing outside the
 //! scope is ever changed.
 
+mod absence;
 mod change;
 mod diff;
 mod entry;
 pub mod guard;
+mod hold;
 mod known;
 mod snapshot;
+mod source;
 
+pub use absence::{Absence, Answer, Answers, Confirmation};
 pub use change::{Change, ChangeSet, Counts, FieldChange, Op, Tally, UnknownOp};
 pub use diff::diff;
 pub use entry::{Attributes, Body, Entry, Key, Kind, StoreId, UnknownKind};
-pub use guard::{Digest, Hold, Limits, Plan};
-pub use known::unforeseen;
+pub use guard::{Limits, Plan};
+pub use hold::{Digest, Held, Hold, HoldSummary, Reason, Standing};
+pub use known::{Unforeseen, unforeseen};
 pub use snapshot::{Catalog, NotAListing, Snapshot};
+pub use source::{Source, Sources, Turn};

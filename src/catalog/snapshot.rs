@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, ChangeSet, Entry, Key, Kind, StoreId};
+use super::{Absence, Change, ChangeSet, Entry, Key, Kind, StoreId};
 
 /// What the store holds of a project.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,6 +11,8 @@ pub struct Catalog {
     pub present: BTreeMap<Key, Entry>,
     /// What was there, as it was last seen: a thing that returns is restored, not added.
     pub removed: BTreeMap<Key, Entry>,
+    /// What is known of those present that the latest complete listing did not have. It is no part of the log.
+    pub absent: BTreeMap<Key, Absence>,
 }
 
 impl Catalog {
@@ -18,6 +20,14 @@ impl Catalog {
     #[must_use]
     pub fn count(&self, kind: Kind) -> usize {
         self.of_kind(kind).count()
+    }
+
+    /// Whether it stays though it is gone, because somebody discarded its removal.
+    #[must_use]
+    pub fn is_kept(&self, key: &Key) -> bool {
+        self.absent
+            .get(key)
+            .is_some_and(|absence| absence.kept_at.is_some())
     }
 
     /// The present entries of a kind, in order.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     Verdict,
@@ -15,7 +15,9 @@ use crate::{
     clock::Instant,
     project::ProjectId,
     run::Outcome,
-    store::{GracePeriod, HistoryFilter, LoggedChange, Removed, Status, Store},
+    store::{
+        Ended, GracePeriod, HistoryFilter, LoggedChange, RecordedHold, Removed, Status, Store,
+    },
 };
 
 /// Which changes to show.
@@ -93,7 +95,11 @@ pub(super) async fn catalog(
                     or_dash(product.product_id.as_ref()),
                     or_dash(product.kind.as_ref()),
                     or_dash(product.name.as_ref()),
-                    or_dash(product.state.as_ref()),
+                    mark(
+                        or_dash(product.state.as_ref()),
+                        product.missing_since,
+                        product.kept_since,
+                    ),
                     or_dash(product.period.as_ref()),
                     or_dash(product.group_name.as_ref()),
                     or_dash(product.group_level),
@@ -110,7 +116,14 @@ pub(super) async fn catalog(
             .iter()
             .map(|group| {
                 row(
-                    vec![or_dash(group.name.as_ref()), group.store_id.clone()],
+                    vec![
+                        mark(
+                            or_dash(group.name.as_ref()),
+                            group.missing_since,
+                            group.kept_since,
+                        ),
+                        group.store_id.clone(),
+                    ],
                     group.removed_at,
                 )
             })
@@ -121,6 +134,15 @@ pub(super) async fn catalog(
         Some(grace) => format!("billing grace period: {}", grace_sentence(grace)),
     })?;
     Ok(Verdict::Done)
+}
+
+/// Says beside a value that the latest listing did not have the thing.
+fn mark(value: String, missing_since: Option<Instant>, kept_since: Option<Instant>) -> String {
+    match (missing_since, kept_since) {
+        (None, _) => value,
+        (Some(_), None) => format!("{value} (missing)"),
+        (Some(_), Some(_)) => format!("{value} (missing, kept)"),
+    }
 }
 
 fn grace_sentence(grace: &GracePeriod) -> String {
@@ -250,7 +272,7 @@ pub(super) async fn runs(
                 run.outcome.to_string(),
                 or_dash(run.error.as_ref().map(|error| error.code)),
                 run.counts.to_string(),
-                or_dash(run.hold.as_ref().map(|hold| hold.removals.len())),
+                or_dash(run.hold.as_ref().map(|hold| hold.removals)),
                 run.cost.requests.to_string(),
                 run.cost.retries.to_string(),
                 (run.finished_at - run.started_at)
@@ -290,7 +312,8 @@ pub(super) async fn status(
                     ago(status.last_attempt_at),
                     or_dash(status.error.as_ref().map(|error| error.code)),
                     products(&status.present).to_string(),
-                    or_dash(status.hold.as_ref().map(|hold| hold.removals.len())),
+                    or_dash(status.hold.as_ref().map(|hold| hold.removals)),
+                    status.missing.to_string(),
                 ]
             })
             .collect();
@@ -303,18 +326,20 @@ pub(super) async fn status(
                 "error",
                 "products",
                 "held",
+                "missing",
             ],
             rows,
         )?;
         return Ok(Verdict::Done);
     };
     let status = store.read_status(id).await?;
+    let holds = store.read_holds(Some(id), Ended::LeftOut).await?;
     output.json(&status)?;
-    tell(&status, output)?;
+    tell(&status, &holds, output)?;
     Ok(Verdict::Done)
 }
 
-fn tell(status: &Status, output: &Output) -> anyhow::Result<()> {
+fn tell(status: &Status, holds: &[RecordedHold], output: &Output) -> anyhow::Result<()> {
     let project = &status.project;
     let style = match severity(status) {
         0 => RED,
@@ -363,6 +388,13 @@ fn tell(status: &Status, output: &Output) -> anyhow::Result<()> {
         counts.join(", "),
         status.revision
     ))?;
+    if status.missing > 0 {
+        let held = status.hold.as_ref().map_or(0, |hold| hold.removals);
+        output.say(format_args!(
+            "  missing       {} not in Apple's latest listing, {held} of them held; 'catalog-sync catalog {}' marks them",
+            status.missing, project.id
+        ))?;
+    }
     if status.consecutive_failures > 0 {
         output.say(format_args!(
             "  failures      {} in a row",
@@ -373,8 +405,12 @@ fn tell(status: &Status, output: &Output) -> anyhow::Result<()> {
     if let Some(error) = &status.error {
         output.diagnosis(error)?;
     }
-    if let Some(hold) = &status.hold {
-        output.hold(&project.id, hold)?;
+    for recorded in holds {
+        output.say(format_args!(
+            "  held since    {}",
+            when(Some(recorded.held_at))
+        ))?;
+        output.hold(&project.id, &recorded.hold())?;
     }
     Ok(())
 }
@@ -464,38 +500,42 @@ fn state(status: &Status) -> &'static str {
     }
 }
 
-/// Shows what is held back.
+/// Shows what is held back; with `all`, also what was.
 pub(super) async fn holds(
     id: Option<&ProjectId>,
+    all: bool,
     store: &dyn Store,
     output: &Output,
 ) -> anyhow::Result<Verdict> {
-    let statuses = match id {
-        Some(id) => vec![store.read_status(id).await?],
-        None => store.read_statuses().await?,
-    };
-    let held: Vec<_> = statuses
-        .into_iter()
-        .filter_map(|status| Some((status.project.id, status.hold?)))
-        .collect();
-    for (project, hold) in &held {
+    let ended = if all { Ended::Included } else { Ended::LeftOut };
+    let holds = store.read_holds(id, ended).await?;
+    output.json(&holds)?;
+    for recorded in &holds {
+        let RecordedHold {
+            project_id, digest, ..
+        } = recorded;
         output.say(format_args!(
-            "{BOLD}{project}{BOLD:#} digest {}",
-            hold.digest
+            "{BOLD}{project_id}{BOLD:#} digest {digest}, held since {}",
+            at(recorded.held_at)
         ))?;
-        output.hold(project, hold)?;
+        match (recorded.ended, recorded.ended_at) {
+            (Some(ended), Some(ended_at)) => {
+                output.say(format_args!(
+                    "  {ended} {}: {}",
+                    at(ended_at),
+                    recorded.reason
+                ))?;
+            }
+            _ => output.hold(project_id, &recorded.hold())?,
+        }
     }
-    if held.is_empty() {
+    if holds.is_empty() {
         output.say("nothing is held")?;
     }
-    let answer: Vec<_> = held
-        .iter()
-        .map(|(project, hold)| json!({ "project": project, "hold": hold }))
-        .collect();
-    output.json(&answer)?;
-    Ok(if held.is_empty() {
-        Verdict::Done
-    } else {
+    let stands = holds.iter().any(|hold| hold.ended_at.is_none());
+    Ok(if stands {
         Verdict::Undecided
+    } else {
+        Verdict::Done
     })
 }

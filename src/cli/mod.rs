@@ -76,9 +76,19 @@ enum Command {
     Holds {
         /// Only this project's
         id: Option<ProjectId>,
+        /// Show those too that have ended
+        #[arg(long)]
+        all: bool,
     },
     /// Let through the removals that a hold shows, if they are still just those
     Approve {
+        /// The project
+        id: ProjectId,
+        /// The hold's digest
+        digest: String,
+    },
+    /// Keep what a hold shows in the catalog, though it is gone, until it is listed again; 'approve' takes that back
+    Discard {
         /// The project
         id: ProjectId,
         /// The hold's digest
@@ -218,11 +228,14 @@ impl Cli {
             Command::Project(command) => command.run(&wiring, output).await,
             Command::Sync(args) => sync::sync(args, &wiring, output).await,
             Command::Plan { id } => sync::plan(&id, &wiring.engine().await?, output).await,
-            Command::Holds { id } => {
-                catalog::holds(id.as_ref(), &*wiring.store().await?, output).await
+            Command::Holds { id, all } => {
+                catalog::holds(id.as_ref(), all, &*wiring.store().await?, output).await
             }
             Command::Approve { id, digest } => {
                 sync::approve(&id, &digest.into(), &wiring.engine().await?, output).await
+            }
+            Command::Discard { id, digest } => {
+                sync::discard(&id, &digest.into(), &wiring.engine().await?, output).await
             }
             Command::Catalog { id, removed } => {
                 catalog::catalog(&id, removed, &*wiring.store().await?, output).await

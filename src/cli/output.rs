@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    catalog::{Change, ChangeSet, Hold, Op},
+    catalog::{Change, ChangeSet, Digest, Hold, HoldSummary, Op},
     clock::{self, Instant},
     diagnosis::Diagnosis,
     store,
@@ -138,12 +138,32 @@ impl Output {
         }
     }
 
-    /// A hold that stands: why, what, and the way out.
+    /// A hold that stands: why, what, and the ways out.
     pub(super) fn hold(&self, project: &impl fmt::Display, hold: &Hold) -> io::Result<()> {
         self.held(hold)?;
+        self.ways_out(project, &hold.digest)
+    }
+
+    /// A hold that stands: why, and the ways out.
+    pub(super) fn hold_summary(
+        &self,
+        project: &impl fmt::Display,
+        hold: &HoldSummary,
+    ) -> io::Result<()> {
+        self.say(format_args!("{RED}! {hold}{RED:#}"))?;
         self.say(format_args!(
-            "  They lapse when the things return. To let them through: catalog-sync approve {project} {}",
-            hold.digest
+            "  to see them:          catalog-sync holds {project}"
+        ))?;
+        self.ways_out(project, &hold.digest)
+    }
+
+    fn ways_out(&self, project: &impl fmt::Display, digest: &Digest) -> io::Result<()> {
+        self.say("  Nothing of it is removed, and it lapses when the things return. It is for you to decide:")?;
+        self.say(format_args!(
+            "  to let them go:       catalog-sync approve {project} {digest}"
+        ))?;
+        self.say(format_args!(
+            "  to keep the things:   catalog-sync discard {project} {digest}"
         ))
     }
 

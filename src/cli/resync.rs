@@ -186,7 +186,7 @@ fn tell(id: &ProjectId, done: &RecordedRun, output: &Output) -> std::io::Result<
         done.revision
     ))?;
     if let Some(hold) = &run.hold {
-        output.hold(id, hold)?;
+        output.hold_summary(id, hold)?;
     }
     if let Some(error) = &run.error {
         output.diagnosis(error)?;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     asc::Meter,
-    catalog::{Digest, Kind},
+    catalog::{Digest, Hold, Kind},
     diagnosis::Diagnosis,
     project::ProjectId,
     run::{Outcome, Trigger},
@@ -188,6 +188,7 @@ pub(super) async fn plan(
         }
         None => {}
     }
+    tell_waiting(preview.waiting.len(), output)?;
     let requests = counted(preview.cost.requests, "request");
     let failed = preview.failures.len() == Kind::ALL.len();
     output.say(if failed {
@@ -204,6 +205,7 @@ pub(super) async fn plan(
         "changes": changes,
         "counts": changes.counts(),
         "hold": preview.hold,
+        "waiting": preview.waiting,
         "failures": preview.failures,
         "cost": preview.cost,
     }))?;
@@ -226,12 +228,10 @@ pub(super) async fn approve(
     output: &Output,
 ) -> anyhow::Result<Verdict> {
     match engine.store.load_state(id).await?.hold {
+        None if engine.reopen(id, digest).await? => {}
         None => anyhow::bail!("nothing of project '{id}' is held"),
         Some(hold) if hold.digest != *digest => {
-            anyhow::bail!(
-                "no hold of project '{id}' has digest {digest}; the one there is has {}: {hold}",
-                hold.digest
-            )
+            return Err(other_digest(id, digest, &hold));
         }
         Some(_) => {}
     }
@@ -243,7 +243,7 @@ pub(super) async fn approve(
     };
     let report = Box::pin(stoppable(engine, run)).await?;
     tell(id, &report, output)?;
-    if let Some(hold) = &report.run.hold {
+    if let Some(hold) = &report.hold {
         let looked = hold
             .removals
             .iter()
@@ -258,16 +258,56 @@ pub(super) async fn approve(
             hold.digest
         ))?;
     }
-    let still_held = report
-        .run
-        .hold
-        .as_ref()
-        .map_or(0, |hold| hold.removals.len());
+    let still_held = report.run.hold.as_ref().map_or(0, |hold| hold.removals);
     let removed = report.run.counts.total().removed;
     output.json(
         &json!({ "removed": removed, "still_held": still_held, "sync": answer(id, &report) }),
     )?;
     Ok(verdict_of(&report))
+}
+
+/// Decides that what is held stays in the catalog.
+pub(super) async fn discard(
+    id: &ProjectId,
+    digest: &Digest,
+    engine: &Engine,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
+    let Some(hold) = engine.discard(id, digest).await? else {
+        return Err(match engine.store.load_state(id).await?.hold {
+            Some(hold) => other_digest(id, digest, &hold),
+            None => anyhow::anyhow!("nothing of project '{id}' is held"),
+        });
+    };
+    let kept = hold.removals.len();
+    output.say(format_args!(
+        "{BOLD}{id}{BOLD:#} keeps {}, though Apple does not list {} any more; 'catalog-sync approve {id} {digest}' \
+         takes that back and removes {}",
+        if kept == 1 { "1 thing".to_owned() } else { format!("{kept} things") },
+        if kept == 1 { "it" } else { "them" },
+        if kept == 1 { "it" } else { "them" },
+    ))?;
+    output.json(&json!({ "project": id, "kept": kept, "digest": digest }))?;
+    Ok(Verdict::Done)
+}
+
+fn other_digest(id: &ProjectId, digest: &Digest, hold: &Hold) -> anyhow::Error {
+    anyhow::anyhow!(
+        "no hold of project '{id}' has digest {digest}; the one there is has {}: {hold}",
+        hold.digest
+    )
+}
+
+/// What is not listed any more and waits to be confirmed.
+fn tell_waiting(waiting: usize, output: &Output) -> std::io::Result<()> {
+    match waiting {
+        0 => Ok(()),
+        1 => output
+            .say("  1 thing is not listed any more; it stays until a later run finds the same"),
+        more => output.say(format_args!(
+            "  {more} things are not listed any more; they stay until a later run finds the same"
+        )),
+    }
 }
 
 fn verdict_of(report: &Report) -> Verdict {
@@ -291,7 +331,10 @@ pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io:
     let Report {
         run,
         plan,
+        hold,
         committed,
+        hold_ended: _,
+        waiting,
         epoch: _,
     } = report;
     let style = match run.outcome {
@@ -300,9 +343,10 @@ pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io:
         Outcome::Failed => RED,
     };
     output.changes(plan.changes())?;
-    if let Some(hold) = &run.hold {
+    if let Some(hold) = hold {
         output.hold(id, hold)?;
     }
+    tell_waiting(waiting.len(), output)?;
     let what = if run.outcome == Outcome::Failed {
         String::new()
     } else {
@@ -367,6 +411,8 @@ fn answer(id: &ProjectId, report: &Report) -> Value {
         "revision": report.committed.revision,
         "rows_written": report.committed.rows,
         "changes": report.plan.changes(),
+        "hold": report.hold,
+        "waiting": report.waiting,
     })
 }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     asc,
+    catalog::Confirmation,
     config::{self, Config},
     queue::Queue,
     retry::Bases,
@@ -218,6 +219,7 @@ impl Wiring {
             vault,
             client: self.client()?,
             limits: self.config.guard,
+            confirmation: Confirmation::default(),
             lease: Duration::from_millis(self.config.sync.lease_ms),
             heartbeat: Duration::from_millis(self.config.sync.heartbeat_ms),
             stop: CancellationToken::new(),

@@ -19,7 +19,7 @@ mod value;
 mod views;
 mod work;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -27,18 +27,18 @@ use uuid::Uuid;
 
 use crate::{
     budget::Budget,
-    catalog::{Catalog, Hold, Plan},
+    catalog::{Catalog, Digest, Hold, Kind, Plan, Sources, Unforeseen},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
-    run::{KeyHealth, Run},
+    run::{HoldEnd, KeyHealth, Run},
     schedule::{Cron, Schedule},
 };
 
 pub use error::Error;
 pub use open::{Missing, Options, is_absent, open, open_migrated};
 pub use views::{
-    GracePeriod, HistoryFilter, LoggedChange, Product, RecordedRun, Removed, Shelf, Status,
-    SubscriptionGroup,
+    Ended, GracePeriod, HistoryFilter, LoggedChange, Product, RecordedHold, RecordedRun, Removed,
+    Shelf, Status, SubscriptionGroup,
 };
 pub use work::{Ask, Asked, Claimed, Inbox, Issued, Loss, Request, Sight, SinkLease, Untold};
 
@@ -83,19 +83,47 @@ pub struct State {
     pub hold: Option<Hold>,
     /// How many runs in a row were to be repeated because they failed.
     pub retries: u32,
+    /// When each kind was last listed completely.
+    pub covered_at: BTreeMap<Kind, Instant>,
+    /// Of what each kind was last listed completely.
+    pub listed_with: Sources,
 }
 
 /// What a run leaves behind in its project's state.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Aftermath {
     /// How the key has fared, this run included.
     pub key_health: KeyHealth,
-    /// What is held back after this run, if anything; a run that could not look keeps what was held before.
-    pub hold: Option<Hold>,
+    /// What becomes of what was held; nothing, if it stays as it is.
+    pub hold: HoldTurn,
+    /// Of what the kinds were listed for which that is another than before.
+    pub listed_with: Sources,
+    /// When each kind was last listed completely before this run.
+    pub covered_before: BTreeMap<Kind, Instant>,
+    /// What Apple sent that this version does not know, each once and in order.
+    pub unforeseen: Vec<Seen>,
     /// What was left of the key's hourly budget at the last answer that told.
     pub budget: Option<Budget>,
     /// When the project is to be synced again because this run failed, if nothing asks for it sooner.
     pub retry_at: Option<Instant>,
+}
+
+/// What a run makes of what was held before it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HoldTurn {
+    /// How the hold ended that stood before, if it did.
+    pub ended: Option<HoldEnd>,
+    /// The hold that begins.
+    pub begun: Option<Hold>,
+}
+
+/// Something that this version does not know, and the first entry of a run that has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What it is.
+    pub what: Unforeseen,
+    /// Apple's id of the entry.
+    pub store_id: String,
 }
 
 /// What a run spent of its key's hourly budget.
@@ -108,12 +136,15 @@ pub struct Spent {
 }
 
 /// What a commit wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Committed {
     /// The catalog's revision afterwards.
     pub revision: i64,
     /// Rows of the catalog and its change log that were written; 0 when nothing changed.
     pub rows: u64,
+    /// What this version does not know, of what came for the first time in any project.
+    #[serde(skip)]
+    pub unforeseen: Vec<Unforeseen>,
 }
 
 /// A database's schema against what this version knows.
@@ -266,6 +297,26 @@ pub trait Store: Send + Sync {
         run: &Run,
         aftermath: &Aftermath,
     ) -> Result<Committed, Error>;
+
+    /// Ends the hold that stands with this digest: what it holds stays, noted as kept, until it is listed again. Gives the lease
+    /// back. None, changing nothing else, when no hold stands with that digest.
+    async fn discard(
+        &self,
+        lease: &Lease,
+        digest: &Digest,
+        now: Instant,
+    ) -> Result<Option<Hold>, Error>;
+
+    /// Takes back the latest discarding of a hold with this digest: it stands again. Gives the lease back. False, changing nothing
+    /// else, when there is none, or another hold stands.
+    async fn reopen(&self, lease: &Lease, digest: &Digest) -> Result<bool, Error>;
+
+    /// The holds of one project, or of all by project, the newest first.
+    async fn read_holds(
+        &self,
+        id: Option<&ProjectId>,
+        ended: Ended,
+    ) -> Result<Vec<RecordedHold>, Error>;
 
     /// Names the brokers that are to be told of changes from now on. Those not named for longer than `forget_before` are forgotten,
     /// and what they were to be told; their names are given.

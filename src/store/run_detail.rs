@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    catalog::{Counts, Hold, Kind},
+    catalog::{Counts, HoldSummary, Kind},
     clock::Instant,
     diagnosis::Diagnosis,
     run::Run,
@@ -19,7 +19,7 @@ pub(super) struct RunDetail {
     pub(super) failures: BTreeMap<Kind, Diagnosis>,
     pub(super) error: Option<Diagnosis>,
     pub(super) counts: Counts,
-    pub(super) hold: Option<Hold>,
+    pub(super) hold: Option<HoldSummary>,
     pub(super) resume_at: Option<Instant>,
 }
 

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::Request;
 use crate::{
-    catalog::{Hold, Kind},
+    catalog::{Digest, Held, Hold, HoldSummary, Kind, Reason},
     clock::Instant,
     diagnosis::Diagnosis,
-    project::Project,
-    run::{Outcome, Run},
+    project::{Project, ProjectId},
+    run::{HoldEnd, Outcome, Run},
 };
 
 /// One line of a project's change log.
@@ -54,6 +54,8 @@ pub struct Product {
     pub updated_at: DateTime<Utc>,
     pub removed_at: Option<DateTime<Utc>>,
     pub attributes: Value,
+    pub missing_since: Option<DateTime<Utc>>,
+    pub kept_since: Option<DateTime<Utc>>,
 }
 
 /// A row of the view `subscription_groups`.
@@ -67,6 +69,8 @@ pub struct SubscriptionGroup {
     pub updated_at: DateTime<Utc>,
     pub removed_at: Option<DateTime<Utc>>,
     pub attributes: Value,
+    pub missing_since: Option<DateTime<Utc>>,
+    pub kept_since: Option<DateTime<Utc>>,
 }
 
 /// A row of the view `grace_periods`. All settings are null when none is set at Apple.
@@ -124,7 +128,10 @@ pub struct Status {
     pub covered_at: BTreeMap<Kind, Instant>,
     /// How many entries of each kind are present; every kind is listed.
     pub present: BTreeMap<Kind, i64>,
-    pub hold: Option<Hold>,
+    pub hold: Option<HoldSummary>,
+    pub held_since: Option<Instant>,
+    /// How many present entries the latest complete listing of their kind did not have, those held included.
+    pub missing: i64,
     /// Until when a worker holds the project's lease, if one does.
     pub leased_until: Option<Instant>,
     /// Its name.
@@ -135,6 +142,43 @@ pub struct Status {
     pub served: i64,
     /// Since when the project is left alone because its runs lose their workers, if it is.
     pub set_aside_at: Option<Instant>,
+}
+
+/// A row of the view `holds`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct RecordedHold {
+    pub project_id: ProjectId,
+    pub digest: Digest,
+    pub reason: String,
+    pub reasons: Vec<Reason>,
+    pub removals: Vec<Held>,
+    pub held_at: Instant,
+    pub run_id: Option<String>,
+    pub ended_at: Option<Instant>,
+    pub ended: Option<HoldEnd>,
+    pub ended_run_id: Option<String>,
+}
+
+impl RecordedHold {
+    /// What it holds, and why.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        Hold {
+            digest: self.digest.clone(),
+            reasons: self.reasons.clone(),
+            removals: self.removals.clone(),
+        }
+    }
+}
+
+/// Whether holds are wanted that have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Only those that stand.
+    LeftOut,
+    /// Those too, the newest first.
+    Included,
 }
 
 /// Which lines of a change log to read: the newest first.

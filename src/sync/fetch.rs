@@ -3,18 +3,26 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::TimeDelta;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::Error;
 use crate::{
     asc::{self, Failure, Session, Upstream},
-    catalog::{Catalog, Entry, Kind, Snapshot, StoreId},
+    catalog::{
+        self, Answer, Answers, Catalog, ChangeSet, Confirmation, Entry, Key, Kind, Snapshot,
+        Source, Sources, StoreId, Turn,
+    },
     clock,
     credential::Credential,
     diagnosis::{Code, Diagnosis},
     onboard,
-    project::App,
+    project::{App, Project},
     run::KeyHealth,
+    store::State,
 };
+
+/// So many things are asked for at once. The key's own limits hold beside it.
+const ASKED_AT_ONCE: usize = 8;
 
 /// A key that worked counts as rejected after this many refused runs in a row..
 const REFUSALS_TO_REJECT: u32 = 3;
@@ -25,6 +33,14 @@ const TIME_TO_REJECT: TimeDelta = TimeDelta::minutes(10);
 #[derive(Default)]
 pub(super) struct Fetched {
     pub(super) snapshot: Snapshot,
+    /// What the listings differ in from the catalog.
+    pub(super) changes: ChangeSet,
+    /// What was said of things that were not listed.
+    pub(super) answers: Answers,
+    /// The kinds that are listed of something else than before.
+    pub(super) turns: BTreeMap<Kind, Turn>,
+    /// Of what each kind was listed that is.
+    pub(super) sources: Sources,
     pub(super) failures: BTreeMap<Kind, Diagnosis>,
     /// The failure that explains the rest best.
     pub(super) error: Option<Diagnosis>,
@@ -123,6 +139,35 @@ impl Fetched {
     }
 }
 
+impl Fetched {
+    /// Tells of listings that leave out what is there, when that is first seen.
+    fn tell_refuted(&self, project: &Project, local: &Catalog) {
+        for kind in self.snapshot.covers() {
+            let is_news = |key: &Key| {
+                let before = local.absent.get(key).and_then(|absence| absence.answer);
+                before != Some(Answer::There)
+            };
+            let there: Vec<&str> = self
+                .answers
+                .iter()
+                .filter(|(key, answer)| key.kind == *kind && **answer == Answer::There)
+                .filter(|(key, _)| is_news(key))
+                .map(|(key, _)| key.store_id.as_str())
+                .collect();
+            if let Some(first) = there.first() {
+                tracing::warn!(
+                    event = "listing.refuted",
+                    project.id = %project.id,
+                    kind = %kind,
+                    count = there.len(),
+                    first,
+                    "Apple's listing leaves out what Apple has; it is kept"
+                );
+            }
+        }
+    }
+}
+
 /// What a failure says of the key itself.
 enum Verdict {
     /// Apple accepted it, and refused what was asked.
@@ -156,13 +201,97 @@ fn verdict(code: Code) -> Verdict {
     }
 }
 
+/// What a fetch begins with.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) project: &'a Project,
+    pub(super) state: &'a State,
+    pub(super) local: &'a Catalog,
+    pub(super) confirmation: Confirmation,
+}
+
+/// Lists every kind, compares what was listed with the catalog, and asks for things that are not listed any more.
+///
+/// # Errors
+/// [`Error::Stopped`] when a listing was not read to its end for it.
+pub(super) async fn fetch(session: Session, known: Known<'_>) -> Result<Fetched, Error> {
+    let Known {
+        project,
+        state,
+        local,
+        confirmation,
+    } = known;
+    let mut fetched = list_all(&session, &project.app.id, local, state.key_health).await?;
+    fetched.changes = catalog::diff(local, &fetched.snapshot);
+    for &kind in fetched.snapshot.covers() {
+        let source = Source {
+            app: project.app.id.clone(),
+            key: session.credential().key_id.clone(),
+            read: asc::listing_path(kind).to_owned(),
+        };
+        // What an earlier version listed, it did not say of what.
+        let before = state.listed_with.get(&kind);
+        if let Some(turn) = before.and_then(|before| source.turn(before)) {
+            fetched.turns.insert(kind, turn);
+        }
+        fetched.sources.insert(kind, source);
+    }
+    let keys = confirmation.to_ask(&fetched.changes, local, state.hold.as_ref(), |kind| {
+        fetched.turns.contains_key(&kind)
+    });
+    fetched.answers = ask(&session, keys).await;
+    fetched.tell_refuted(project, local);
+    Ok(fetched)
+}
+
+/// Asks for things by their own ids, until it is of no use; what could not be learned is left out.
+async fn ask(session: &Session, keys: Vec<Key>) -> Answers {
+    let mut asked = stream::iter(keys)
+        .map(|key| async move { (session.fetch_answer(&key).await, key) }.boxed())
+        .buffer_unordered(ASKED_AT_ONCE);
+    let mut answers = Answers::new();
+    while let Some((answer, key)) = asked.next().await {
+        match answer {
+            Ok(answer) => drop(answers.insert(key, answer)),
+            Err(error) => {
+                tracing::debug!(
+                    event = "absence.unknown",
+                    endpoint = error.endpoint,
+                    reason = %error.failure,
+                    "whether it is gone is not known yet"
+                );
+                if !is_about_the_thing(&error) {
+                    break;
+                }
+            }
+        }
+    }
+    answers
+}
+
+/// Whether another thing may well be answered for.
+fn is_about_the_thing(error: &asc::Error) -> bool {
+    match error.failure {
+        Failure::Forbidden { .. }
+        | Failure::NotFound
+        | Failure::Unexpected(_)
+        | Failure::Torn(_) => true,
+        Failure::NotAuthorized { .. }
+        | Failure::AgreementMissing
+        | Failure::RateLimited { .. }
+        | Failure::Unavailable(_)
+        | Failure::Signing(_)
+        | Failure::Stopped => false,
+    }
+}
+
 /// Lists every kind, each complete or not at all: at once, unless the key was refused the last time. Then the app is asked for
 /// alone, and the rest when that is accepted, so that a key that is bad for good costs few requests.
 ///
 /// # Errors
 /// [`Error::Stopped`] when a request was not sent for it.
-pub(super) async fn fetch(
-    session: Session,
+async fn list_all(
+    session: &Session,
     app_id: &str,
     local: &Catalog,
     health: KeyHealth,
@@ -170,17 +299,17 @@ pub(super) async fn fetch(
     // Nor are more requests of use that are refused unsent, while the first tells whether App Store Connect is up again.
     let is_trusted = health.refusals == 0 && session.upstream() == Upstream::Up;
     let (app, (in_app_purchases, groups)) = if is_trusted {
-        tokio::join!(session.fetch_app(app_id), list(&session, app_id))
+        tokio::join!(session.fetch_app(app_id), list(session, app_id))
     } else {
         match session.fetch_app(app_id).await {
             Err(error) if !is_accepted(&error) => {
                 return Fetched::failed(&error, session.credential()).unless_stopped();
             }
-            app => (app, list(&session, app_id).await),
+            app => (app, list(session, app_id).await),
         }
     };
     let key = session.credential();
-    let app = confirm_unset(app, &session, app_id, local).await;
+    let app = confirm_unset(app, session, app_id, local).await;
     let app_is_unknown = is_not_found(&app);
     let mut fetched = Fetched::default();
     fetched.cover(Kind::InAppPurchase, in_app_purchases, key, local);

@@ -12,20 +12,20 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::fetch::{Fetched, fetch};
+use self::fetch::{Fetched, Known, fetch};
 pub use self::report::Report;
 use crate::{
     asc::{self, Meter, Terms},
     budget::Reserve,
     catalog::{
-        self, Catalog, Digest, Hold, Kind, Limits, Plan,
-        guard::{self, Review, Standing},
+        Catalog, Confirmation, Digest, Hold, Key, Kind, Limits, Plan, Standing,
+        guard::{self, Evidence, Review},
     },
     clock,
     diagnosis::Diagnosis,
     project::{Project, ProjectId, SealedKey},
-    run::{Cost, KeyHealth, Outcome, Run, Trigger},
-    store::{self, Aftermath, Claim, Lease, Spent, Store},
+    run::{Cost, HoldEnd, Outcome, Run, Trigger},
+    store::{self, Aftermath, Claim, HoldTurn, Lease, Spent, State, Store},
     vault::Vault,
 };
 
@@ -40,6 +40,8 @@ pub struct Engine {
     pub client: asc::Client,
     /// When removals are held.
     pub limits: Limits,
+    /// When the absence of a thing is believed.
+    pub confirmation: Confirmation,
     /// How long a lease lasts unless it is renewed.
     pub lease: Duration,
     /// How often it is renewed.
@@ -59,6 +61,8 @@ pub struct Preview {
     pub hold: Option<Hold>,
     /// Whether that is what stands already, and can be approved.
     pub stands: bool,
+    /// What is not listed and would stay, being neither held nor kept: it waits until its absence is confirmed.
+    pub waiting: Vec<Key>,
     /// Why kinds could not be compared.
     pub failures: BTreeMap<Kind, Diagnosis>,
     /// The failure that explains the rest best.
@@ -153,25 +157,62 @@ impl Engine {
     pub async fn preview(&self, id: &ProjectId, meter: &Arc<Meter>) -> Result<Preview, Error> {
         let project = self.store.load_project(id).await?;
         let key = self.store.load_key(id).await?;
-        let store::State {
-            hold, key_health, ..
-        } = self.store.load_state(id).await?;
+        let state = self.store.load_state(id).await?;
         let local = self.store.load_catalog(id).await?;
         let fetched = self
-            .fetch(&project, &key, key_health, &local, Reserve::OnDemand, meter)
+            .fetch(&project, &key, &state, &local, Reserve::OnDemand, meter)
             .await?;
-        let Review { plan, hold: now } =
-            self.review(&fetched, &local, Standing::of(hold.as_ref(), None));
-        let held_before = hold.as_ref().map(|hold| hold.digest.clone());
-        let hold = Hold::after(hold, now, fetched.snapshot.covers());
+        let standing = Standing::of(state.hold.as_ref(), None);
+        let review = self.review(&fetched, &state, &local, standing, clock::now());
+        let held_before = state.hold.as_ref().map(|hold| hold.digest.clone());
+        let hold = Hold::after(state.hold, review.hold, fetched.snapshot.covers());
         Ok(Preview {
-            plan,
             stands: hold.as_ref().map(|hold| &hold.digest) == held_before.as_ref(),
+            waiting: waiting(&review.plan, hold.as_ref(), &local),
+            plan: review.plan,
             hold,
             failures: fetched.failures,
             error: fetched.error,
             cost: meter.cost(),
         })
+    }
+
+    /// Decides that what is held under this digest stays in the catalog though it is gone, until it is listed again. None when nothing
+    /// is held under it.
+    ///
+    /// # Errors
+    /// As of [`Engine::run`].
+    pub async fn discard(&self, id: &ProjectId, digest: &Digest) -> Result<Option<Hold>, Error> {
+        let lease = self
+            .store
+            .acquire(id, self.lease, clock::now())
+            .await?
+            .lease;
+        let discarded = self.store.discard(&lease, digest, clock::now()).await?;
+        if let Some(hold) = &discarded {
+            tracing::info!(
+                event = "removals.discarded",
+                project.id = %id,
+                hold.digest = %digest,
+                held = hold.removals.len(),
+                "what was held stays in the catalog"
+            );
+        }
+        Ok(discarded)
+    }
+
+    /// Takes back the discarding of the hold with this digest, so that it can be approved. False when there is none, or something
+    /// else is held.
+    ///
+    /// # Errors
+    /// As of [`Engine::run`].
+    pub async fn reopen(&self, id: &ProjectId, digest: &Digest) -> Result<bool, Error> {
+        let lease = self
+            .store
+            .acquire(id, self.lease, clock::now())
+            .await?
+            .lease;
+        self.store.reopen(&lease, digest).await
     }
 
     async fn work(
@@ -197,14 +238,19 @@ impl Engine {
             Trigger::Schedule | Trigger::Retry => Reserve::Scheduled,
             Trigger::Command | Trigger::Request => Reserve::OnDemand,
         };
-        let fetching = self.fetch(project, key, state.key_health, &local, reserve, meter);
+        let fetching = self.fetch(project, key, state, &local, reserve, meter);
         let fetched = self.while_beating(lease, claimed_at, fetching).await??;
         let standing = Standing::of(state.hold.as_ref(), approved);
-        let Review { plan, hold } = self.review(&fetched, &local, standing);
-
         let finished_at = clock::now();
+        let Review {
+            plan,
+            hold,
+            is_approved,
+        } = self.review(&fetched, state, &local, standing, finished_at);
+
         let key_health = fetched.key_health(state.key_health, finished_at);
         let covered = fetched.snapshot.covers().clone();
+        let hold = Hold::after(state.hold.clone(), hold, &covered);
         let run = Run {
             id: Uuid::now_v7(),
             trigger,
@@ -227,14 +273,20 @@ impl Engine {
                 .map(|error| fetch::rejected_by_now(error, &key_health, finished_at)),
             failures: fetched.failures,
             counts: plan.changes().counts(),
-            hold: Hold::after(state.hold.clone(), hold, &covered),
+            hold: hold.as_ref().map(Hold::summary),
+            missing: plan.absent_after(&local).len(),
             resume_at: fetched.resume_in.map(|wait| finished_at + wait),
             cost: meter.cost(),
             covered,
         };
+        let mut listed_with = fetched.sources;
+        listed_with.retain(|kind, source| state.listed_with.get(kind) != Some(source));
         let aftermath = Aftermath {
             key_health,
-            hold: run.hold.clone(),
+            hold: turn_of(state.hold.as_ref(), hold.as_ref(), is_approved),
+            listed_with,
+            covered_before: state.covered_at.clone(),
+            unforeseen: report::unforeseen(plan.changes()),
             budget: meter.budget(),
             retry_at: retry::retry_at(
                 run.error.as_ref(),
@@ -247,7 +299,10 @@ impl Engine {
         let report = Report {
             run,
             epoch: lease.epoch,
+            waiting: waiting(&plan, hold.as_ref(), &local),
             plan,
+            hold,
+            hold_ended: aftermath.hold.ended,
             committed,
         };
         let reason = request
@@ -295,12 +350,26 @@ impl Engine {
         }
     }
 
-    fn review(&self, fetched: &Fetched, local: &Catalog, standing: Standing<'_>) -> Review {
-        let changes = catalog::diff(local, &fetched.snapshot);
+    fn review(
+        &self,
+        fetched: &Fetched,
+        state: &State,
+        local: &Catalog,
+        standing: Standing<'_>,
+        now: clock::Instant,
+    ) -> Review {
+        let evidence = Evidence {
+            looked_at: fetched.snapshot.covers(),
+            seen_at: &state.covered_at,
+            answers: &fetched.answers,
+            turns: &fetched.turns,
+            confirmation: self.confirmation,
+            now,
+        };
         guard::review(
-            changes,
+            fetched.changes.clone(),
             local,
-            fetched.snapshot.covers(),
+            &evidence,
             &self.limits,
             standing,
         )
@@ -311,7 +380,7 @@ impl Engine {
         &self,
         project: &Project,
         key: &SealedKey,
-        health: KeyHealth,
+        state: &State,
         local: &Catalog,
         reserve: Reserve,
         meter: &Arc<Meter>,
@@ -325,6 +394,38 @@ impl Engine {
             stop: self.stop.clone(),
         };
         let session = self.client.session(credential, Arc::clone(meter), terms);
-        fetch(session, &project.app.id, local, health).await
+        let known = Known {
+            project,
+            state,
+            local,
+            confirmation: self.confirmation,
+        };
+        fetch(session, known).await
     }
+}
+
+/// What becomes of what was held.
+fn turn_of(before: Option<&Hold>, after: Option<&Hold>, is_approved: bool) -> HoldTurn {
+    let is_same = before.map(|hold| &hold.digest) == after.map(|hold| &hold.digest);
+    if is_same {
+        return HoldTurn::default();
+    }
+    HoldTurn {
+        ended: before.map(|_| match after {
+            _ if is_approved => HoldEnd::Approved,
+            Some(_) => HoldEnd::Replaced,
+            None => HoldEnd::Lapsed,
+        }),
+        begun: after.cloned(),
+    }
+}
+
+/// What is not listed, and neither removed, held nor kept.
+fn waiting(plan: &Plan, hold: Option<&Hold>, local: &Catalog) -> Vec<Key> {
+    let mut absent = plan.absent_after(local);
+    absent.retain(|_, absence| absence.kept_at.is_none());
+    for held in hold.iter().flat_map(|hold| &hold.removals) {
+        absent.remove(&held.key);
+    }
+    absent.into_keys().collect()
 }

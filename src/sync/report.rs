@@ -1,12 +1,12 @@
 //! What a run did, and the lines that tell of it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::{
-    catalog::{self, ChangeSet, Hold, Plan},
+    catalog::{self, ChangeSet, Hold, Key, Plan, Unforeseen},
     project::ProjectId,
-    run::{Outcome, Run},
-    store::Committed,
+    run::{HoldEnd, Outcome, Run},
+    store::{Committed, Seen},
 };
 
 /// What a run did.
@@ -18,6 +18,12 @@ pub struct Report {
     pub epoch: i64,
     /// What was written.
     pub plan: Plan,
+    /// What is held back after it.
+    pub hold: Option<Hold>,
+    /// How the hold ended that stood before, if it did.
+    pub hold_ended: Option<HoldEnd>,
+    /// What is not listed and stays, being neither held nor kept: it waits until its absence is confirmed.
+    pub waiting: Vec<Key>,
     /// The catalog's revision, and how many rows it took.
     pub committed: Committed,
 }
@@ -28,14 +34,27 @@ impl Report {
         let Self {
             run,
             epoch,
-            plan,
+            plan: _,
+            hold,
+            hold_ended,
+            waiting,
             committed,
         } = self;
-        log_unforeseen(id, plan.changes());
+        log_unforeseen(id, &committed.unforeseen);
         let total = run.counts.total();
-        let held = run.hold.as_ref().map_or(0, |hold| hold.removals.len());
-        if let Some(hold) = run
-            .hold
+        let held = run.hold.as_ref().map_or(0, |hold| hold.removals);
+        if let (Some(ended), Some(before)) = (hold_ended, held_before) {
+            tracing::info!(
+                event = "removals.released",
+                project.id = %id,
+                run.id = %run.id,
+                hold.digest = %before.digest,
+                hold.ended = %ended,
+                held = before.removals.len(),
+                "a hold ended"
+            );
+        }
+        if let Some(hold) = hold
             .as_ref()
             .filter(|hold| held_before.is_none_or(|before| before.digest != hold.digest))
         {
@@ -46,7 +65,9 @@ impl Report {
                 hold.digest = %hold.digest,
                 held,
                 reason = %hold,
-                "removals are held; 'catalog-sync approve {id} {}' lets them through",
+                "removals are held; 'catalog-sync holds {id}' shows them, 'catalog-sync approve {id} {}' lets them \
+                 through, 'catalog-sync discard {id} {}' keeps the things",
+                hold.digest,
                 hold.digest
             );
         }
@@ -69,6 +90,8 @@ impl Report {
                     removed = total.removed,
                     restored = total.restored,
                     held,
+                    missing = run.missing,
+                    waiting = waiting.len(),
                     requests = run.cost.requests,
                     retries = run.cost.retries,
                     throttled = run.cost.throttled,
@@ -89,28 +112,43 @@ impl Report {
     }
 }
 
-/// Tells of what Apple sent that this version does not know. It is kept, and told when it first comes.
-fn log_unforeseen(id: &ProjectId, changes: &ChangeSet) {
-    let mut told = BTreeSet::new();
+/// What came that this version does not know, each once and in order, as far as it is new to its entry.
+pub(super) fn unforeseen(changes: &ChangeSet) -> Vec<Seen> {
+    let mut seen = BTreeMap::new();
     for change in changes {
         let Some(after) = change.after() else {
             continue;
         };
-        for (attribute, value) in catalog::unforeseen(after) {
-            let before = change
-                .before()
-                .and_then(|before| before.attributes.get(attribute));
-            if before != Some(value) && told.insert((after.key.kind, attribute, value.to_string()))
-            {
-                tracing::warn!(
-                    event = "value.unforeseen",
-                    project.id = %id,
-                    kind = %after.key.kind,
-                    attribute,
-                    %value,
-                    "Apple sent a value that this version does not know; it is kept as it is"
-                );
+        for what in catalog::unforeseen(after) {
+            let value = after.attributes.get(&what.attribute);
+            let before = change.before();
+            if before.and_then(|before| before.attributes.get(&what.attribute)) != value {
+                seen.entry(what)
+                    .or_insert_with(|| after.key.store_id.to_string());
             }
         }
+    }
+    seen.into_iter()
+        .map(|(what, store_id)| Seen { what, store_id })
+        .collect()
+}
+
+/// Tells of what no project had before.
+fn log_unforeseen(id: &ProjectId, unforeseen: &[Unforeseen]) {
+    for Unforeseen {
+        kind,
+        attribute,
+        value,
+    } in unforeseen
+    {
+        tracing::warn!(
+            event = "value.unforeseen",
+            project.id = %id,
+            kind = %kind,
+            attribute,
+            value,
+            "Apple sends {} that this version does not know; it is kept as it is, in every project",
+            if value.is_some() { "a value" } else { "an attribute" }
+        );
     }
 }

@@ -168,7 +168,7 @@ async fn a_hold_is_shown_and_approved_by_its_digest(backend: Backend) {
         18
     );
     let holds = house.json(&["holds"], 2).await;
-    let digest = holds[0]["hold"]["digest"].as_str().unwrap().to_owned();
+    let digest = holds[0]["digest"].as_str().unwrap().to_owned();
     let refused = house
         .run(&["approve", "acme", "000000000000"])
         .await
@@ -187,7 +187,7 @@ async fn a_hold_is_shown_and_approved_by_its_digest(backend: Backend) {
     );
 
     // What could not be looked at cannot be approved.
-    let digest = house.json(&["holds", "acme"], 2).await[0]["hold"]["digest"]
+    let digest = house.json(&["holds", "acme"], 2).await[0]["digest"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -202,7 +202,7 @@ async fn a_hold_is_shown_and_approved_by_its_digest(backend: Backend) {
     );
     house.simulator.clear_faults();
 
-    let digest = house.json(&["holds", "acme"], 2).await[0]["hold"]["digest"]
+    let digest = house.json(&["holds", "acme"], 2).await[0]["digest"]
         .as_str()
         .unwrap()
         .to_owned();

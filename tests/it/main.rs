@@ -5,7 +5,6 @@
 mod asc;
 #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "simulator"))]
 mod broker;
-mod catalog;
 #[cfg(feature = "simulator")]
 mod cli;
 #[cfg(feature = "simulator")]

@@ -143,7 +143,6 @@ conformance! {
         replaying_the_log_from_nothing_gives_the_catalog
         a_run_comes_back_as_it_was_recorded
         runs_come_newest_first
-        a_hold_comes_back_and_goes
         the_key_health_comes_back
         failures_in_a_row_are_counted
         a_partial_run_keeps_the_last_success

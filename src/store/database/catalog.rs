@@ -1,7 +1,7 @@
 //! What a run loads: the catalog and the project's state.
 
 use super::{
-    Connection, Db,
+    Connection, Db, holds,
     projects::{must_exist, unknown},
     rows::Row,
 };
@@ -18,8 +18,11 @@ pub(super) async fn load_state(
     id: &ProjectId,
 ) -> Result<State, Error> {
     let row = sqlx::query::<Db>(
-        "select project_id, revision, hold, retries, key_worked_at, key_refused_since, key_refusals
-         from project_state where project_id = $1",
+        "select s.project_id, s.revision, s.retries, s.key_worked_at, s.key_refused_since, s.key_refusals,
+                s.covered_at, s.listed_with, h.digest, h.reasons, h.removals
+         from project_state s
+         left join removal_holds h on h.project_id = s.project_id and h.ended_at is null
+         where s.project_id = $1",
     )
     .bind(id.as_str())
     .fetch_optional(&mut *connection)
@@ -38,14 +41,16 @@ pub(super) fn read_state(row: &Row<'_>) -> Result<State, Error> {
             refused_since: row.value("key_refused_since")?,
             refusals: row.integer("key_refusals")?,
         },
-        hold: row.optional_json("hold")?,
+        hold: holds::read_standing(row)?,
         retries: row.integer("retries")?,
+        covered_at: row.json("covered_at")?,
+        listed_with: row.json("listed_with")?,
     })
 }
 
 pub(super) async fn load(connection: &mut Connection, id: &ProjectId) -> Result<Catalog, Error> {
     let rows = sqlx::query::<Db>(
-        "select project_id, kind, store_id, parent_id, attributes, removed_at from entries where project_id = $1",
+        "select project_id, kind, store_id, parent_id, attributes, removed_at, absence from entries where project_id = $1",
     )
     .bind(id.as_str())
     .fetch_all(&mut *connection)
@@ -64,6 +69,9 @@ pub(super) async fn load(connection: &mut Connection, id: &ProjectId) -> Result<
             parent: row.value::<Option<String>>("parent_id")?.map(StoreId::from),
             attributes: row.json("attributes")?,
         };
+        if let Some(absence) = row.optional_json("absence")? {
+            catalog.absent.insert(entry.key.clone(), absence);
+        }
         let side = match row.value::<Option<Instant>>("removed_at")? {
             None => &mut catalog.present,
             Some(_) => &mut catalog.removed,

@@ -68,6 +68,7 @@ pub(super) async fn claim(
          join projects p on p.id = s.project_id
          join api_keys k on k.project_id = s.project_id
          join key_usage u on u.key_id = k.key_id
+         left join removal_holds h on h.project_id = s.project_id and h.ended_at is null
          where s.project_id in (select value ->> 'id' from ",
         sql::each!("$1"),
         ") and ",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::SecondsFormat;
 
-use super::{Connection, Db, leases::lost, outbox, rows::Row, sql, usage};
+use super::{Connection, Db, holds, leases::lost, outbox, rows::Row, sql, unforeseen, usage};
 use crate::{
     catalog::{Kind, Plan},
     run::{Outcome, Run},
@@ -34,13 +34,26 @@ pub(super) async fn commit(
         run.finished_at,
     )
     .await?;
-    let rows = if plan.changes().is_empty() {
-        0
-    } else {
+    holds::turn(connection, lease, &aftermath.hold, run).await?;
+    let mut rows = 0;
+    if !plan.changes().is_empty() {
+        // Its cursor is where the log ends before this revision.
         outbox::put(connection, &lease.project, run, revision).await?;
-        write_changes(connection, lease, plan, run, revision).await?
-    };
-    Ok(Committed { revision, rows })
+        rows += write_changes(connection, lease, plan, run, aftermath, revision).await?;
+    }
+    rows += holds::note(connection, &lease.project, plan.absences()).await?;
+    let unforeseen = unforeseen::note(
+        connection,
+        &lease.project,
+        &aftermath.unforeseen,
+        run.finished_at,
+    )
+    .await?;
+    Ok(Committed {
+        revision,
+        rows,
+        unforeseen,
+    })
 }
 
 async fn write_state(
@@ -75,7 +88,7 @@ async fn write_state(
         .bind(run.error.as_ref().map(sql::json))
         .bind(i64::from(run.outcome == Outcome::Failed))
         .bind(sql::json(&covered_at))
-        .bind(aftermath.hold.as_ref().map(sql::json))
+        .bind(sql::json(&aftermath.listed_with))
         .bind(aftermath.key_health.worked_at.map(sql::instant))
         .bind(aftermath.key_health.refused_since.map(sql::instant))
         .bind(i64::from(aftermath.key_health.refusals))
@@ -95,16 +108,17 @@ async fn write_run(
     revision: i64,
 ) -> Result<(), Error> {
     let total = run.counts.total();
-    let held = run.hold.as_ref().map_or(0, |hold| hold.removals.len());
+    let held = run.hold.as_ref().map_or(0, |hold| hold.removals);
     let duration = run.finished_at - run.started_at;
     sqlx::query::<Db>(
         "insert into runs (id, project_id, trigger, started_at, finished_at, duration_ms, outcome, epoch, revision,
                            error_code, error, added, updated, removed, restored, held,
-                           requests, retries, throttled, bytes, budget_left, detail, slot_at, requested_at, worker)
+                           requests, retries, throttled, bytes, budget_left, detail, slot_at, requested_at, worker,
+                           missing)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
                  -- A slot has one run, whatever the clocks of those who issued it did.
                  case when exists (select 1 from runs r where r.project_id = $2 and r.slot_at = $23) then null else $23 end,
-                 $24, $25)",
+                 $24, $25, $26)",
     )
     .bind(run.id.to_string())
     .bind(lease.project.as_str())
@@ -131,6 +145,7 @@ async fn write_run(
     .bind(run.slot_at.map(sql::instant))
     .bind(run.requested_at.map(sql::instant))
     .bind(worker)
+    .bind(value::count(run.missing))
     .execute(connection)
     .await?;
     Ok(())
@@ -142,21 +157,28 @@ async fn write_changes(
     lease: &Lease,
     plan: &Plan,
     run: &Run,
+    aftermath: &Aftermath,
     revision: i64,
 ) -> Result<u64, Error> {
+    let covered_before: BTreeMap<Kind, String> = aftermath
+        .covered_before
+        .iter()
+        .map(|(&kind, &at)| (kind, value::instant_text(at)))
+        .collect();
     let changes = sql::json(plan.changes());
-    let entries = sqlx::query::<Db>(sql::UPSERT_ENTRIES)
-        .bind(lease.project.as_str())
-        .bind(&changes)
-        .bind(sql::instant(run.finished_at))
-        .execute(&mut *connection)
-        .await?;
     let log = sqlx::query::<Db>(sql::LOG_CHANGES)
         .bind(lease.project.as_str())
         .bind(&changes)
         .bind(sql::instant(run.finished_at))
         .bind(revision)
         .bind(run.id.to_string())
+        .bind(sql::json(&covered_before))
+        .execute(&mut *connection)
+        .await?;
+    let entries = sqlx::query::<Db>(sql::UPSERT_ENTRIES)
+        .bind(lease.project.as_str())
+        .bind(&changes)
+        .bind(sql::instant(run.finished_at))
         .execute(connection)
         .await?;
     Ok(entries.rows_affected() + log.rows_affected())

@@ -17,13 +17,13 @@ use crate::{
     store::{Claim, Error, Lease, Request, Spent, value},
 };
 
-/// All that a claim brings, of `projects p`, `api_keys k` and `project_state s`.
+/// All that a claim brings, of `projects p`, `api_keys k`, `project_state s` and the hold `h` that stands, if any.
 macro_rules! details {
     () => {
         "p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.paused_at, p.created_at,
          k.key_id, k.issuer_id, k.master_key_id, k.sealed,
          s.epoch, s.lease_token, s.lease_until, s.lease_worker, s.losses, s.lost_since,
-         s.revision, s.hold, s.retries, s.key_worked_at, s.key_refused_since, s.key_refusals,
+         s.revision, s.retries, s.covered_at, s.listed_with, h.digest, h.reasons, h.removals, s.key_worked_at, s.key_refused_since, s.key_refusals,
          s.asked, s.served, s.urgency, s.request_reason, s.requested_at, s.ready_at, s.slot_at"
     };
 }
@@ -47,6 +47,7 @@ pub(super) async fn acquire(
         "select ",
         details!(),
         " from project_state s join projects p on p.id = s.project_id join api_keys k on k.project_id = s.project_id
+         left join removal_holds h on h.project_id = s.project_id and h.ended_at is null
          where s.project_id = $1"
     ))
     .bind(id.as_str())

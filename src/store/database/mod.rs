@@ -11,6 +11,7 @@ mod asks;
 mod catalog;
 mod claims;
 mod commit;
+mod holds;
 mod inbox;
 mod leases;
 mod lent;
@@ -20,6 +21,7 @@ mod rows;
 mod schema;
 mod slots;
 mod status;
+mod unforeseen;
 mod usage;
 mod views;
 
@@ -31,15 +33,15 @@ use sqlx::Pool;
 use self::lent::Lent;
 use super::{Db, Place, sql};
 use crate::{
-    catalog::{Catalog, Plan},
+    catalog::{Catalog, Digest, Hold, Plan},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
     run::Run,
     schedule::{Cron, Schedule},
     store::{
-        Aftermath, Ask, Asked, Claim, Claimed, Committed, Error, HistoryFilter, Inbox, Issued,
-        LastChance, Lease, LoggedChange, RecordedRun, Removed, Schema, Shelf, Sight, SinkLease,
-        Spent, State, Status, Store, Untold,
+        Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, HistoryFilter, Inbox,
+        Issued, LastChance, Lease, LoggedChange, RecordedHold, RecordedRun, Removed, Schema, Shelf,
+        Sight, SinkLease, Spent, State, Status, Store, Untold,
     },
 };
 
@@ -391,6 +393,31 @@ impl Store for Database {
 
     async fn read_runs(&self, id: &ProjectId, limit: u32) -> Result<Vec<RecordedRun>, Error> {
         read!(self, |connection| views::read_runs(connection, id, limit))
+    }
+
+    async fn discard(
+        &self,
+        lease: &Lease,
+        digest: &Digest,
+        now: Instant,
+    ) -> Result<Option<Hold>, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| holds::discard(
+            connection, lease, digest, now
+        ))
+    }
+
+    async fn reopen(&self, lease: &Lease, digest: &Digest) -> Result<bool, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| holds::reopen(
+            connection, lease, digest
+        ))
+    }
+
+    async fn read_holds(
+        &self,
+        id: Option<&ProjectId>,
+        ended: Ended,
+    ) -> Result<Vec<RecordedHold>, Error> {
+        read!(self, |connection| holds::read(connection, id, ended))
     }
 
     async fn read_statuses(&self) -> Result<Vec<Status>, Error> {

@@ -7,7 +7,7 @@ use crate::{
 };
 
 use super::{
-    Connection, Db, leases,
+    Connection, Db, holds, leases,
     projects::{self, unknown},
     rows::Row,
 };
@@ -17,7 +17,7 @@ macro_rules! statuses {
         concat!(
             "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.paused_at, p.created_at, k.key_id, k.issuer_id,
                     s.revision, s.last_attempt_at, s.last_success_at, s.outcome, s.diagnosis, s.consecutive_failures,
-                    s.next_due_at, s.covered_at, s.hold, s.lease_until, s.lease_worker, s.set_aside_at, s.asked, s.served,
+                    s.next_due_at, s.covered_at, h.digest, h.reasons, h.held, h.held_at, s.lease_until, s.lease_worker, s.set_aside_at, s.asked, s.served,
                     s.urgency, s.request_reason, s.requested_at, s.ready_at, s.slot_at,
                     (select count(*) from entries e
                      where e.project_id = p.id and e.kind = 'in_app_purchase' and e.removed_at is null)
@@ -30,10 +30,14 @@ macro_rules! statuses {
                         as subscription,
                     (select count(*) from entries e
                      where e.project_id = p.id and e.kind = 'grace_period' and e.removed_at is null)
-                        as grace_period
+                        as grace_period,
+                    (select count(*) from entries e
+                     where e.project_id = p.id and e.absence is not null and e.removed_at is null)
+                        as missing
              from projects p
              join api_keys k on k.project_id = p.id
-             join project_state s on s.project_id = p.id ",
+             join project_state s on s.project_id = p.id
+             left join removal_holds h on h.project_id = p.id and h.ended_at is null ",
             $rest
         )
     };
@@ -74,7 +78,9 @@ fn read(row: &Row<'_>) -> Result<Status, Error> {
             .into_iter()
             .map(|kind| Ok((kind, row.value(kind.as_str())?)))
             .collect::<Result<_, Error>>()?,
-        hold: row.optional_json("hold")?,
+        hold: holds::read_summary(row)?,
+        held_since: row.value("held_at")?,
+        missing: row.value("missing")?,
         leased_until: row.value("lease_until")?,
         leased_by: row.value("lease_worker")?,
         pending: leases::read_request(row)?,

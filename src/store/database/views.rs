@@ -57,6 +57,8 @@ async fn read_products(
                 updated_at: row.instant("updated_at")?,
                 removed_at: row.value("removed_at")?,
                 attributes: row.json("attributes")?,
+                missing_since: row.value("missing_since")?,
+                kept_since: row.value("kept_since")?,
             })
         })
         .collect()
@@ -86,6 +88,8 @@ async fn read_groups(
                 updated_at: row.instant("updated_at")?,
                 removed_at: row.value("removed_at")?,
                 attributes: row.json("attributes")?,
+                missing_since: row.value("missing_since")?,
+                kept_since: row.value("kept_since")?,
             })
         })
         .collect()
@@ -201,6 +205,7 @@ pub(super) async fn read_runs(
                     error: detail.error,
                     counts: detail.counts,
                     hold: detail.hold,
+                    missing: row.integer("missing")?,
                     resume_at: detail.resume_at,
                     cost: Cost {
                         requests: row.integer("requests")?,

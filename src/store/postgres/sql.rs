@@ -59,7 +59,7 @@ pub(super) const COMMIT_STATE: &str = "
         diagnosis = $10,
         consecutive_failures = (consecutive_failures + 1) * $11,
         covered_at = covered_at || $12,
-        hold = $13,
+        listed_with = listed_with || $13,
         key_worked_at = $14,
         key_refused_since = $15,
         key_refusals = $16,
@@ -96,10 +96,13 @@ pub(super) const UPSERT_ENTRIES: &str = "
         parent_id = excluded.parent_id,
         attributes = excluded.attributes,
         updated_at = excluded.updated_at,
-        removed_at = excluded.removed_at";
+        removed_at = excluded.removed_at,
+        absence = null";
 
+/// Before the entries are written: what is known of their absence goes with that.
 pub(super) const LOG_CHANGES: &str = "
-    insert into changes (project_id, revision, run_id, at, kind, store_id, product_id, op, before, after)
+    insert into changes
+        (project_id, revision, run_id, at, kind, store_id, product_id, op, before, after, before_seen_at)
     select
         $1,
         $4,
@@ -110,8 +113,13 @@ pub(super) const LOG_CHANGES: &str = "
         value ->> 'product_id',
         value ->> 'op',
         nullif(value -> 'before', 'null'),
-        nullif(value -> 'after', 'null')
+        nullif(value -> 'after', 'null'),
+        case when value ->> 'op' in ('updated', 'removed') then
+            coalesce(e.absence ->> 'seen_at', $6 ->> (value ->> 'kind'))::timestamptz
+        end
     from jsonb_array_elements($2) with ordinality as change (value, number)
+    left join entries e
+        on e.project_id = $1 and e.kind = value ->> 'kind' and e.store_id = value ->> 'store_id'
     order by number";
 
 /// A row for each broker. One that is being forgotten is waited for: a row that refers to it would fail the whole commit.

@@ -50,7 +50,7 @@ pub(super) const COMMIT_STATE: &str = "
         diagnosis = $10,
         consecutive_failures = (consecutive_failures + 1) * $11,
         covered_at = json_patch(covered_at, $12),
-        hold = $13,
+        listed_with = json_patch(listed_with, $13),
         key_worked_at = $14,
         key_refused_since = $15,
         key_refusals = $16,
@@ -89,10 +89,13 @@ pub(super) const UPSERT_ENTRIES: &str = "
         parent_id = excluded.parent_id,
         attributes = excluded.attributes,
         updated_at = excluded.updated_at,
-        removed_at = excluded.removed_at";
+        removed_at = excluded.removed_at,
+        absence = null";
 
+/// Before the entries are written: what is known of their absence goes with that.
 pub(super) const LOG_CHANGES: &str = "
-    insert into changes (project_id, revision, run_id, at, kind, store_id, product_id, op, before, after)
+    insert into changes
+        (project_id, revision, run_id, at, kind, store_id, product_id, op, before, after, before_seen_at)
     select
         $1,
         $4,
@@ -103,9 +106,14 @@ pub(super) const LOG_CHANGES: &str = "
         value ->> '$.product_id',
         value ->> '$.op',
         nullif(value -> '$.before', 'null'),
-        nullif(value -> '$.after', 'null')
-    from json_each($2)
-    order by key";
+        nullif(value -> '$.after', 'null'),
+        case when value ->> '$.op' in ('updated', 'removed') then
+            coalesce(e.absence ->> '$.seen_at', $6 ->> (value ->> '$.kind'))
+        end
+    from json_each($2) change
+    left join entries e
+        on e.project_id = $1 and e.kind = value ->> '$.kind' and e.store_id = value ->> '$.store_id'
+    order by change.key";
 
 /// A row for each broker.
 pub(super) const PUT_OUTBOX: &str = "

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use catalog_sync::{
-    catalog::{Catalog, Change, ChangeSet, Digest, Entry, Hold, Key, Kind, Op, Plan, guard},
+    catalog::{Catalog, Change, ChangeSet, Digest, Entry, Held, Hold, Key, Kind, Op, Plan, Reason},
     diagnosis::{Code, Diagnosis},
     run::{Cost, KeyHealth, Outcome, Run, Trigger},
     store::{Aftermath, LoggedChange, RecordedRun, Removed, Store},
@@ -169,17 +169,17 @@ pub(crate) fn replay(log: Vec<LoggedChange>) -> Catalog {
     catalog
 }
 
-fn hold() -> Hold {
+pub(crate) fn hold() -> Hold {
     Hold {
         digest: Digest::from("0123456789ab"),
         reasons: vec![
-            guard::Reason::Percent {
+            Reason::Percent {
                 kind: Kind::InAppPurchase,
                 removed: 4,
                 present: 10,
                 limit_percent: 30,
             },
-            guard::Reason::Descendants {
+            Reason::Descendants {
                 kind: Kind::SubscriptionGroup,
                 store_id: "7".into(),
                 descendants: 11,
@@ -187,15 +187,17 @@ fn hold() -> Hold {
             },
         ],
         removals: vec![
-            guard::Held {
+            Held {
                 key: coins("1").key,
                 product_id: Some("com.example.coins1".to_owned()),
                 name: Some("100 \"Coins\"".to_owned()),
+                before: Some(coins("1").body()),
             },
-            guard::Held {
+            Held {
                 key: group("7", "").key,
                 product_id: None,
                 name: None,
+                before: None,
             },
         ],
     }
@@ -223,7 +225,8 @@ pub(crate) async fn a_run_comes_back_as_it_was_recorded(store: &dyn Store) {
         ]
         .into(),
         error: Some(refusal()),
-        hold: Some(hold()),
+        hold: Some(hold().summary()),
+        missing: 3,
         cost: Cost {
             requests: u64::from(u32::MAX) + 1,
             retries: 2,
@@ -273,30 +276,6 @@ pub(crate) async fn runs_come_newest_first(store: &dyn Store) {
     assert_eq!(newest(10).await, [at(7), at(9), at(5)]);
     assert_eq!(newest(2).await, [at(7), at(9)]);
     assert_eq!(newest(0).await.len(), 0);
-}
-
-pub(crate) async fn a_hold_comes_back_and_goes(store: &dyn Store) {
-    let acme = add(store, "acme").await;
-    let nothing = Plan::nothing();
-    for (minute, held) in [(0, Some(hold())), (1, None)] {
-        let lease = claim(store, &acme, minute).await;
-        let run = Run {
-            outcome: held.as_ref().map_or(Outcome::Succeeded, |_| Outcome::Held),
-            hold: held.clone(),
-            ..run(&nothing, minute)
-        };
-        let after = Aftermath {
-            hold: held.clone(),
-            ..aftermath()
-        };
-        store.commit(&lease, &nothing, &run, &after).await.unwrap();
-
-        assert_eq!(store.load_state(&acme).await.unwrap().hold, held);
-        let status = store.read_status(&acme).await.unwrap();
-        assert_eq!(status.hold, held);
-        assert_eq!(status.outcome, Some(run.outcome));
-        assert_eq!(status.last_success_at, Some(at(minute)));
-    }
 }
 
 pub(crate) async fn the_key_health_comes_back(store: &dyn Store) {

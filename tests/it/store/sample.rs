@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use catalog_sync::{
     catalog::{
-        Catalog, Entry, Kind, Limits, Plan, Snapshot, diff,
-        guard::{self, Review, Standing},
+        Answer, Catalog, Change, Confirmation, Entry, Kind, Limits, Op, Plan, Snapshot, Standing, diff,
+        guard::{self, Evidence, Review},
     },
     clock::Instant,
     diagnosis::{Code, Diagnosis},
     project::{App, Project, ProjectId, SealedKey},
-    run::{Cost, KeyHealth, Outcome, Run, Trigger},
+    run::{Cost, Outcome, Run, Trigger},
     store::{
         Aftermath, Ask, Claim, Claimed, Committed, HistoryFilter, LastChance, Lease, LoggedChange,
         RecordedRun, Removed, Request, Shelf, State, Status, Store,
@@ -129,11 +129,25 @@ pub(crate) fn snapshot(entries: impl IntoIterator<Item = Entry>) -> Snapshot {
 
 /// What makes the catalog like the snapshot, nothing held.
 pub(crate) fn plan(catalog: &Catalog, snapshot: &Snapshot) -> Plan {
+    let changes = diff(catalog, snapshot);
+    let is_removal = |change: &&Change| change.op() == Op::Removed;
+    let gone = changes.iter().filter(is_removal);
+    let answers = gone
+        .map(|change| (change.key().clone(), Answer::Gone))
+        .collect();
+    let evidence = Evidence {
+        looked_at: snapshot.covers(),
+        seen_at: &[].into(),
+        answers: &answers,
+        turns: &[].into(),
+        confirmation: Confirmation::default(),
+        now: at(0),
+    };
     let review = |standing| {
         guard::review(
-            diff(catalog, snapshot),
+            changes.clone(),
             catalog,
-            snapshot.covers(),
+            &evidence,
             &Limits::default(),
             standing,
         )
@@ -142,7 +156,7 @@ pub(crate) fn plan(catalog: &Catalog, snapshot: &Snapshot) -> Plan {
         Review {
             hold: Some(hold), ..
         } => review(Standing::Approved(&hold)).plan,
-        Review { plan, hold: None } => plan,
+        Review { plan, .. } => plan,
     }
 }
 
@@ -163,6 +177,7 @@ pub(crate) fn run(plan: &Plan, minute: i64) -> Run {
         counts: plan.changes().counts(),
         resume_at: None,
         hold: None,
+        missing: 0,
         cost: Cost {
             requests: 5,
             retries: 1,
@@ -174,12 +189,7 @@ pub(crate) fn run(plan: &Plan, minute: i64) -> Run {
 }
 
 pub(crate) fn aftermath() -> Aftermath {
-    Aftermath {
-        key_health: KeyHealth::default(),
-        hold: None,
-        budget: None,
-        retry_at: None,
-    }
+    Aftermath::default()
 }
 
 pub(crate) fn refusal() -> Diagnosis {

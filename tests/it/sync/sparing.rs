@@ -75,9 +75,7 @@ async fn refused_since(bench: &Bench, report: &Report, minutes: i64) {
             refused_since: Some(clock::now() - TimeDelta::minutes(minutes)),
             ..claim.state.key_health
         },
-        hold: claim.state.hold.clone(),
-        budget: None,
-        retry_at: None,
+        ..store::Aftermath::default()
     };
     store
         .commit(&claim.lease, &report.plan, &run, &aftermath)
