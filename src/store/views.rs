@@ -33,6 +33,7 @@ pub struct LoggedChange {
     pub op: String,
     pub before: Option<Value>,
     pub after: Option<Value>,
+    pub before_seen_at: Option<DateTime<Utc>>,
 }
 
 /// A row of the view `products`.

@@ -4,6 +4,7 @@ mod budgets;
 mod claims;
 mod commits;
 mod documented;
+mod holds;
 mod inbox;
 mod laws;
 mod leases;
@@ -150,6 +151,16 @@ conformance! {
         odd_text_comes_back_as_it_was
         odd_numbers_come_back_as_they_were
         projects_do_not_touch_each_other
+    }
+    holds {
+        a_hold_stands_until_it_ends
+        holds_are_kept_with_how_they_ended
+        what_is_noted_is_no_change
+        a_change_tells_when_what_was_before_was_last_seen
+        a_discarded_hold_keeps_its_things_and_can_be_taken_back
+        deciding_leaves_what_was_asked_for_to_be_done
+        what_is_not_known_is_new_once_in_all_projects
+        of_what_each_kind_was_listed_comes_back
     }
     untold {
         what_was_not_told_stays_to_be_told

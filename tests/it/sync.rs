@@ -1,6 +1,7 @@
 //! One project's run, by the library: what fails stays out of scope, what is stale cannot write, and quiet converges.
 
 mod histories;
+mod removals;
 mod sparing;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

@@ -167,6 +167,7 @@ pub(super) fn read_change(row: &Row<'_>) -> Result<LoggedChange, Error> {
         op: row.text("op")?,
         before: row.optional_json("before")?,
         after: row.optional_json("after")?,
+        before_seen_at: row.value("before_seen_at")?,
     })
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use catalog_sync::{
     catalog::{
-        Answer, Catalog, Change, Confirmation, Entry, Kind, Limits, Op, Plan, Snapshot, Standing, diff,
+        Answer, Catalog, Change, Confirmation, Entry, Key, Kind, Limits, Op, Plan, Snapshot,
+        Standing, diff,
         guard::{self, Evidence, Review},
     },
     clock::Instant,
@@ -129,35 +130,48 @@ pub(crate) fn snapshot(entries: impl IntoIterator<Item = Entry>) -> Snapshot {
 
 /// What makes the catalog like the snapshot, nothing held.
 pub(crate) fn plan(catalog: &Catalog, snapshot: &Snapshot) -> Plan {
-    let changes = diff(catalog, snapshot);
-    let is_removal = |change: &&Change| change.op() == Op::Removed;
-    let gone = changes.iter().filter(is_removal);
-    let answers = gone
-        .map(|change| (change.key().clone(), Answer::Gone))
-        .collect();
-    let evidence = Evidence {
-        looked_at: snapshot.covers(),
-        seen_at: &[].into(),
-        answers: &answers,
-        turns: &[].into(),
-        confirmation: Confirmation::default(),
-        now: at(0),
-    };
-    let review = |standing| {
-        guard::review(
-            changes.clone(),
-            catalog,
-            &evidence,
-            &Limits::default(),
-            standing,
-        )
-    };
+    let review = |standing| reviewed(catalog, snapshot, Answer::Gone, 0, standing);
     match review(Standing::Nothing) {
         Review {
             hold: Some(hold), ..
         } => review(Standing::Approved(&hold)).plan,
         Review { plan, .. } => plan,
     }
+}
+
+/// The plan of a run at that minute which finds that whatever is not listed is there all the same.
+pub(crate) fn absent_plan(catalog: &Catalog, snapshot: &Snapshot, minute: i64) -> Plan {
+    reviewed(catalog, snapshot, Answer::There, minute, Standing::Nothing).plan
+}
+
+/// What the guard says when everything that is not listed gets this answer. All was last seen at minute 0.
+fn reviewed(
+    catalog: &Catalog,
+    snapshot: &Snapshot,
+    answer: Answer,
+    minute: i64,
+    standing: Standing<'_>,
+) -> Review {
+    let changes = diff(catalog, snapshot);
+    let is_removal = |change: &&Change| change.op() == Op::Removed;
+    let answers = changes
+        .iter()
+        .filter(is_removal)
+        .map(|change| (change.key().clone(), answer))
+        .collect();
+    let evidence = Evidence {
+        looked_at: snapshot.covers(),
+        seen_at: &Kind::ALL.map(|kind| (kind, at(0))).into(),
+        answers: &answers,
+        turns: &[].into(),
+        confirmation: Confirmation::default(),
+        now: at(minute),
+    };
+    guard::review(changes, catalog, &evidence, &Limits::default(), standing)
+}
+
+pub(crate) fn product_key(store_id: &str) -> Key {
+    coins(store_id).key
 }
 
 /// A run that covered everything and ended well.
