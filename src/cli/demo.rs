@@ -183,17 +183,33 @@ impl<'a> Stage<'a> {
         self.sync(engine).await
     }
 
+    /// A mass deletion upstream, what is held back and why, and its release: three commands.
     async fn lose_half(&self, engine: &Engine) -> anyhow::Result<()> {
-        self.title("7. Half of the in-app purchases vanish upstream: a mistake, or an outage. They are held.")?;
+        self.title("7. Half of the in-app purchases vanish upstream: a mistake, or an outage. Nothing is removed.")?;
         self.edit(|app| {
             app.in_app_purchases
                 .retain(|purchase| !purchase.product_id.contains(".badge."));
         })?;
-        self.sync(engine).await
+        self.sync(engine).await?;
+        self.title("8. What is held back, and why?")?;
+        self.command("holds lumen")?;
+        catalog::holds(Some(&self.id), false, &*engine.store, self.output).await?;
+        self.title("9. It was meant: the removals are let through, just those that were shown.")?;
+        let state = engine.store.load_state(&self.id).await?;
+        let digest = state.hold.context("the removals are held")?.digest;
+        self.command(&format!("approve lumen {digest}"))?;
+        sync::approve(&self.id, &digest, engine, self.output).await?;
+        self.title(
+            "10. Nothing is forgotten: the log gives the catalog, of today and of any time before.",
+        )?;
+        self.command("catalog lumen --removed")?;
+        catalog::catalog(&self.id, true, &*engine.store, self.output)
+            .await
+            .map(drop)
     }
 
     async fn tell_what_it_cost(&self, engine: &Engine) -> anyhow::Result<()> {
-        self.title("8. How the project fares, and what each run cost.")?;
+        self.title("11. How the project fares, and what each run cost.")?;
         self.command("status lumen")?;
         catalog::status(Some(&self.id), &*engine.store, self.output).await?;
         self.output.say("")?;

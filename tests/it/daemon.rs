@@ -6,6 +6,8 @@ mod brokers;
 mod fixture;
 mod health;
 #[cfg(feature = "simulator")]
+mod holds;
+#[cfg(feature = "simulator")]
 mod limits;
 #[cfg(feature = "simulator")]
 mod outages;

@@ -348,7 +348,7 @@ async fn machines_get_one_json_document_whatever_happens() {
         .map(|it| it["error"]["code"].clone())
         .collect();
     assert!(codes.contains(&"unknown_project".into()), "{synced}");
-    assert_eq!(house.json(&["demo"], 0).await.as_array().unwrap().len(), 9);
+    assert_eq!(house.json(&["demo"], 0).await.as_array().unwrap().len(), 12);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

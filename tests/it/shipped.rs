@@ -135,9 +135,13 @@ async fn the_demo_shows_the_main_job_and_leaves_nothing() {
         "+ grace_period",
         "billing grace period: 16 days",
         "duration: \"SIXTEEN_DAYS\" -> \"TWENTY_EIGHT_DAYS\"",
-        "lumen succeeded: 1 added, 4 updated, 1 removed (3 requests, 12 rows written, revision 2",
+        "lumen succeeded: 1 added, 4 updated, 1 removed (4 requests, 12 rows written, revision 2",
         "lumen succeeded: no changes (3 requests, 0 rows written, revision 2",
         "7 of 13 in-app purchases would go (53.9 %, limit 30 %)",
+        "lumen held: no changes",
+        "$ catalog-sync holds lumen",
+        "$ catalog-sync approve lumen ",
+        "lumen succeeded: 0 added, 0 updated, 7 removed",
     ] {
         assert!(
             shown.contains(part),
