@@ -12,6 +12,7 @@ mod diff;
 mod entry;
 pub mod guard;
 mod known;
+pub mod log;
 mod snapshot;
 
 pub use change::{Change, ChangeSet, Counts, FieldChange, Op, Tally, UnknownOp};
@@ -19,4 +20,5 @@ pub use diff::diff;
 pub use entry::{Attributes, Body, Entry, Key, Kind, StoreId, UnknownKind};
 pub use guard::{Digest, Hold, Limits, Plan};
 pub use known::unforeseen;
+pub use log::replay;
 pub use snapshot::{Catalog, NotAListing, Snapshot};
