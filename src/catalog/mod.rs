@@ -14,6 +14,7 @@ mod entry;
 pub mod guard;
 mod hold;
 mod known;
+pub mod log;
 mod snapshot;
 mod source;
 
@@ -24,5 +25,6 @@ pub use entry::{Attributes, Body, Entry, Key, Kind, StoreId, UnknownKind};
 pub use guard::{Limits, Plan};
 pub use hold::{Digest, Held, Hold, HoldSummary, Reason, Standing};
 pub use known::{Unforeseen, unforeseen};
+pub use log::replay;
 pub use snapshot::{Catalog, NotAListing, Snapshot};
 pub use source::{Source, Sources, Turn};

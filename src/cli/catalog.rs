@@ -1,49 +1,20 @@
-//! `catalog`, `history`, `runs`, `status`, `holds`: what the database says.
+//! `catalog`, `runs`, `status`, `holds`: what the database says.
 
 use std::collections::BTreeMap;
 
-use clap::Args;
-use serde_json::Value;
+use anyhow::bail;
 
 use super::{
     Verdict,
-    output::{BOLD, DIM, GREEN, Output, RED, YELLOW, ago, at, or_dash, plain},
-    parse_instant,
+    output::{BOLD, GREEN, Output, RED, YELLOW, ago, at, or_dash, plain},
 };
 use crate::{
-    catalog::{Body, Change, Entry, Key, Kind, Op},
-    clock::Instant,
+    catalog::Kind,
+    clock::{self, Instant},
     project::ProjectId,
     run::Outcome,
-    store::{
-        Ended, GracePeriod, HistoryFilter, LoggedChange, RecordedHold, Removed, Status, Store,
-    },
+    store::{Ended, GracePeriod, RecordedHold, Removed, Shelf, Status, Store},
 };
-
-/// Which changes to show.
-#[derive(Args)]
-pub(super) struct HistoryArgs {
-    /// The project
-    id: ProjectId,
-    /// Only this kind
-    #[arg(
-        long,
-        value_name = "in_app_purchase|subscription_group|subscription|grace_period"
-    )]
-    kind: Option<Kind>,
-    /// Only this product id, or Apple's id for what has no product id
-    #[arg(long)]
-    product: Option<String>,
-    /// Only from this time on, such as 2026-11-01 or 2026-11-01T12:00Z
-    #[arg(long, value_parser = parse_instant)]
-    since: Option<Instant>,
-    /// Only before this time
-    #[arg(long, value_parser = parse_instant)]
-    until: Option<Instant>,
-    /// At most this many
-    #[arg(long, default_value_t = 50)]
-    limit: u32,
-}
 
 /// Shows the rows of the views.
 pub(super) async fn catalog(
@@ -63,6 +34,48 @@ pub(super) async fn catalog(
         )
         .await?;
     output.json(&shelf)?;
+    tell_things(&shelf, removed, output)?;
+    output.say(match &shelf.grace_period {
+        None => "billing grace period: not read yet".to_owned(),
+        Some(grace) => format!("billing grace period: {}", grace_sentence(grace)),
+    })?;
+    if removed {
+        let present_since = shelf.grace_period.map(|grace| grace.changed_at);
+        for past in store.read_grace_periods(id).await? {
+            let since = past.first_seen_at;
+            if present_since != Some(since) {
+                let sentence = grace_sentence(&past.into());
+                output.say(format_args!("  from {}: {sentence}", at(since)))?;
+            }
+        }
+    }
+    Ok(Verdict::Done)
+}
+
+/// Shows the same as it was.
+pub(super) async fn catalog_at(
+    id: &ProjectId,
+    removed: bool,
+    then: Instant,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
+    if then > clock::now() {
+        bail!("{} is in the future: name a time that has been", at(then));
+    }
+    let shelf = store.read_shelf_at(id, then).await?;
+    let shelf = if removed { shelf } else { shelf.present() };
+    output.json(&shelf)?;
+    output.say(format_args!("{BOLD}{id}{BOLD:#} as it was on {}", at(then)))?;
+    tell_things(&shelf, removed, output)?;
+    output.say(match &shelf.grace_period {
+        None => "billing grace period: not read by then".to_owned(),
+        Some(grace) => format!("billing grace period: {}", grace_sentence(grace)),
+    })?;
+    Ok(Verdict::Done)
+}
+
+fn tell_things(shelf: &Shelf, removed: bool, output: &Output) -> anyhow::Result<()> {
     let columns = |header: &[&'static str]| -> Vec<&'static str> {
         header
             .iter()
@@ -129,11 +142,7 @@ pub(super) async fn catalog(
             })
             .collect(),
     )?;
-    output.say(match &shelf.grace_period {
-        None => "billing grace period: not read yet".to_owned(),
-        Some(grace) => format!("billing grace period: {}", grace_sentence(grace)),
-    })?;
-    Ok(Verdict::Done)
+    Ok(())
 }
 
 /// Says beside a value that the latest listing did not have the thing.
@@ -178,79 +187,6 @@ fn grace_sentence(grace: &GracePeriod) -> String {
         .into_iter()
         .flatten()
         .collect()
-}
-
-/// Shows the change log, the newest first.
-pub(super) async fn history(
-    args: HistoryArgs,
-    store: &dyn Store,
-    output: &Output,
-) -> anyhow::Result<Verdict> {
-    let filter = HistoryFilter {
-        kind: args.kind,
-        product: args.product,
-        since: args.since,
-        until: args.until,
-        limit: Some(args.limit),
-    };
-    let changes = store.read_history(&args.id, &filter).await?;
-    output.json(&changes)?;
-    let mut revision = None;
-    for logged in &changes {
-        if revision.replace(logged.revision) != Some(logged.revision) {
-            output.say(format_args!(
-                "{BOLD}revision {}{BOLD:#} {DIM}{} run {}{DIM:#}",
-                logged.revision,
-                at(logged.at),
-                logged.run_id
-            ))?;
-        }
-        match as_change(logged) {
-            Some(change) => {
-                let style = super::output::change_style(&change);
-                output.say(format_args!(
-                    "  {style}{}{style:#}",
-                    change.to_string().replace('\n', "\n  ")
-                ))?;
-            }
-            None => output.say(format_args!(
-                "  {} {} {}",
-                logged.op, logged.kind, logged.store_id
-            ))?,
-        }
-    }
-    if changes.is_empty() {
-        output.say("no changes")?;
-    }
-    Ok(Verdict::Done)
-}
-
-/// The change that a line of the log tells; none when a newer version wrote a kind that this one does not know.
-fn as_change(logged: &LoggedChange) -> Option<Change> {
-    let key = Key {
-        kind: logged.kind.parse().ok()?,
-        store_id: logged.store_id.as_str().into(),
-    };
-    let entry = |body: &Option<Value>| {
-        let body: Body = serde_json::from_value(body.clone()?).ok()?;
-        Some(Entry::from_body(key.clone(), body))
-    };
-    Some(match logged.op.parse().ok()? {
-        Op::Added => Change::Added {
-            after: entry(&logged.after)?,
-        },
-        Op::Updated => Change::Updated {
-            before: entry(&logged.before)?,
-            after: entry(&logged.after)?,
-        },
-        Op::Removed => Change::Removed {
-            before: entry(&logged.before)?,
-        },
-        Op::Restored => Change::Restored {
-            before: entry(&logged.before)?,
-            after: entry(&logged.after)?,
-        },
-    })
 }
 
 /// Shows a project's runs, the newest first.

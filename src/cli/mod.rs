@@ -6,6 +6,7 @@
 mod catalog;
 #[cfg(feature = "simulator")]
 mod demo;
+mod history;
 mod output;
 mod project;
 mod resync;
@@ -94,16 +95,19 @@ enum Command {
         /// The hold's digest
         digest: String,
     },
-    /// Show a project's products, subscription groups and grace period
+    /// Show a project's products, subscription groups and grace period, as they are or as they were
     Catalog {
         /// The project
         id: ProjectId,
         /// Show removed ones too
         #[arg(long)]
         removed: bool,
+        /// As it was at this time, such as 2026-11-01 or 2026-11-01T12:00Z
+        #[arg(long, value_name = "TIME", value_parser = parse_instant)]
+        at: Option<Instant>,
     },
-    /// Show what changed in a project's catalog, the newest first
-    History(catalog::HistoryArgs),
+    /// Show what changed in a project's catalog, the newest first, or verify that it tells all
+    History(history::HistoryArgs),
     /// Show a project's runs, the newest first
     Runs {
         /// The project
@@ -237,10 +241,14 @@ impl Cli {
             Command::Discard { id, digest } => {
                 sync::discard(&id, &digest.into(), &wiring.engine().await?, output).await
             }
-            Command::Catalog { id, removed } => {
-                catalog::catalog(&id, removed, &*wiring.store().await?, output).await
+            Command::Catalog { id, removed, at } => {
+                let store = &*wiring.store().await?;
+                match at {
+                    None => catalog::catalog(&id, removed, store, output).await,
+                    Some(at) => catalog::catalog_at(&id, removed, at, store, output).await,
+                }
             }
-            Command::History(args) => catalog::history(args, &*wiring.store().await?, output).await,
+            Command::History(args) => history::history(args, &*wiring.store().await?, output).await,
             Command::Runs { id, limit } => {
                 catalog::runs(&id, limit, &*wiring.store().await?, output).await
             }

@@ -40,6 +40,16 @@ pub enum Error {
     /// The process was asked to stop before the run was done; nothing of it was written.
     #[error("stopped before it was done; nothing of this run was written")]
     Stopped,
+    /// The change log does not reach back to the instant asked for: what was before was deleted.
+    #[error(
+        "the change log of project '{project}' can tell what was from {since} on: what is older was deleted"
+    )]
+    BeforeTheLog {
+        /// The project.
+        project: ProjectId,
+        /// The first instant of which it can tell.
+        since: Instant,
+    },
     /// The database was made by a newer version.
     #[error(
         "the database has schema {applied}, and this catalog-sync knows schemas up to {known}: upgrade catalog-sync"
@@ -94,6 +104,7 @@ impl Error {
             Self::Paused(_) => "project_paused",
             Self::Leased { .. } => "project_leased",
             Self::LeaseLost { .. } => "lease_lost",
+            Self::BeforeTheLog { .. } => "before_the_log",
             Self::NewerSchema { .. } => "newer_schema",
             Self::OlderSchema { .. } => "older_schema",
             Self::Unusable(_) => "database_unusable",

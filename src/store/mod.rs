@@ -13,7 +13,9 @@ mod error;
 mod nearest;
 mod open;
 mod postgres;
+mod proof;
 mod run_detail;
+mod shelf;
 mod sqlite;
 mod value;
 mod views;
@@ -36,9 +38,10 @@ use crate::{
 
 pub use error::Error;
 pub use open::{Missing, Options, is_absent, open, open_migrated};
+pub use proof::verify;
 pub use views::{
-    Ended, GracePeriod, HistoryFilter, LoggedChange, Product, RecordedHold, RecordedRun, Removed,
-    Shelf, Status, SubscriptionGroup,
+    Ended, GracePeriod, GracePeriodPast, HistoryFilter, LogEnd, LoggedChange, Product,
+    RecordedHold, RecordedRun, Removed, Shelf, Status, SubscriptionGroup,
 };
 pub use work::{Ask, Asked, Claimed, Inbox, Issued, Loss, Request, Sight, SinkLease, Untold};
 
@@ -350,6 +353,25 @@ pub trait Store: Send + Sync {
 
     /// What readers see: the rows of the views. Removed entries are left out unless asked for.
     async fn read_shelf(&self, id: &ProjectId, removed: Removed) -> Result<Shelf, Error>;
+
+    /// What [`Store::read_shelf`] gave, removed entries included, once the last run that ended by that instant had ended; of the grace
+    /// period, it is not known when it was checked. Fails with [`Error::BeforeTheLog`] when the change log does not reach
+    /// back so far.
+    async fn read_shelf_at(&self, id: &ProjectId, at: Instant) -> Result<Shelf, Error>;
+
+    /// Every value that the grace period had, in order.
+    async fn read_grace_periods(&self, id: &ProjectId) -> Result<Vec<GracePeriodPast>, Error>;
+
+    /// Up to `most` lines of a project's change log, in order, that come after the line with that number.
+    async fn read_log(
+        &self,
+        id: &ProjectId,
+        after_seq: i64,
+        most: u32,
+    ) -> Result<Vec<LoggedChange>, Error>;
+
+    /// Where the change log ends.
+    async fn load_log_end(&self, id: &ProjectId) -> Result<LogEnd, Error>;
 
     /// A project's change log, newest first.
     async fn read_history(

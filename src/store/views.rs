@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::Request;
 use crate::{
-    catalog::{Digest, Held, Hold, HoldSummary, Kind, Reason},
+    catalog::{
+        Body, Catalog, Change, Digest, Entry, Held, Hold, HoldSummary, Key, Kind, Op, Reason,
+        log::{Line, NotAChange},
+    },
     clock::Instant,
     diagnosis::Diagnosis,
     project::{Project, ProjectId},
@@ -34,6 +37,62 @@ pub struct LoggedChange {
     pub before: Option<Value>,
     pub after: Option<Value>,
     pub before_seen_at: Option<DateTime<Utc>>,
+}
+
+impl LoggedChange {
+    /// The change that the line tells.
+    ///
+    /// # Errors
+    /// When it is of a kind that only a newer version knows, or was not written by us.
+    pub fn change(&self) -> Result<Change, NotAChange> {
+        let key = Key {
+            kind: self.kind.parse()?,
+            store_id: self.store_id.as_str().into(),
+        };
+        let op: Op = self.op.parse()?;
+        let entry = |body: &Option<Value>| {
+            let body = body.as_ref().map(Body::deserialize).transpose()?;
+            Ok::<_, NotAChange>(body.map(|body| Entry::from_body(key.clone(), body)))
+        };
+        Ok(match (op, entry(&self.before)?, entry(&self.after)?) {
+            (Op::Added, None, Some(after)) => Change::Added { after },
+            (Op::Updated, Some(before), Some(after)) => Change::Updated { before, after },
+            (Op::Removed, Some(before), None) => Change::Removed { before },
+            (Op::Restored, Some(before), Some(after)) => Change::Restored { before, after },
+            (op, before, after) => {
+                return Err(NotAChange::Sides {
+                    op,
+                    before: before.is_some(),
+                    after: after.is_some(),
+                });
+            }
+        })
+    }
+
+    /// The line as a verification takes it.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        Line {
+            seq: self.seq,
+            revision: self.revision,
+            run_id: self.run_id,
+            at: self.at,
+            change: self.change(),
+        }
+    }
+}
+
+/// Where a project's change log ends, and what it must have come to: all as of one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogEnd {
+    /// The number of its last line; 0 when it has none.
+    pub seq: i64,
+    /// The catalog's revision.
+    pub revision: i64,
+    /// From when on it is whole, if lines from before that were deleted.
+    pub log_since: Option<Instant>,
+    /// The catalog, removed entries included.
+    pub catalog: Catalog,
 }
 
 /// A row of the view `products`.
@@ -88,6 +147,37 @@ pub struct GracePeriod {
     pub attributes: Value,
 }
 
+/// A row of the view `grace_period_history`. All settings are null when none was set at Apple.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "these are the columns of the view")]
+pub struct GracePeriodPast {
+    pub project_id: String,
+    pub app_id: String,
+    pub opt_in: Option<bool>,
+    pub sandbox_opt_in: Option<bool>,
+    pub duration_days: Option<i64>,
+    pub renewal_type: Option<String>,
+    pub first_seen_at: DateTime<Utc>,
+    pub last_seen_at: Option<DateTime<Utc>>,
+    pub attributes: Value,
+}
+
+/// The value as it was when it was last seen.
+impl From<GracePeriodPast> for GracePeriod {
+    fn from(past: GracePeriodPast) -> Self {
+        Self {
+            project_id: past.project_id,
+            opt_in: past.opt_in,
+            sandbox_opt_in: past.sandbox_opt_in,
+            duration_days: past.duration_days,
+            renewal_type: past.renewal_type,
+            checked_at: past.last_seen_at,
+            changed_at: past.first_seen_at,
+            attributes: past.attributes,
+        }
+    }
+}
+
 /// What readers see of one project: the rows of the views.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Shelf {
@@ -97,6 +187,17 @@ pub struct Shelf {
     pub subscription_groups: Vec<SubscriptionGroup>,
     /// The grace period, once it has been read.
     pub grace_period: Option<GracePeriod>,
+}
+
+impl Shelf {
+    /// The same without what is removed.
+    #[must_use]
+    pub fn present(mut self) -> Self {
+        self.products.retain(|product| product.removed_at.is_none());
+        self.subscription_groups
+            .retain(|group| group.removed_at.is_none());
+        self
+    }
 }
 
 /// A run as it was recorded: the view `sync_runs`.

@@ -15,6 +15,8 @@ mod daemon;
 #[cfg(all(feature = "nats", feature = "simulator"))]
 mod fleet;
 #[cfg(feature = "simulator")]
+mod history;
+#[cfg(feature = "simulator")]
 mod house;
 #[cfg(feature = "simulator")]
 mod mistakes;

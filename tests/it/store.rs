@@ -12,11 +12,16 @@ mod losses;
 mod mishaps;
 mod opening;
 mod outbox;
+mod past;
 mod postgres_rows;
 mod projects;
-mod raw;
+mod proof;
+pub(crate) mod raw;
+mod retention;
 pub(crate) mod sample;
+mod seen;
 mod slots;
+mod tampering;
 mod untold;
 mod upgrade;
 mod views;
@@ -299,7 +304,38 @@ conformance! {
     work_laws {
         every_request_is_answered_by_a_later_run
     }
+    past {
+        the_shelf_of_now_is_the_shelf
+        whatever_values_there_are_the_past_is_read_like_the_present
+        after_each_revision_the_shelf_was_as_it_is_read_now
+        before_the_first_change_the_shelf_is_empty
+        a_group_has_the_name_that_it_had
+        what_returned_was_gone_in_between
+        a_grace_period_was_what_it_was_and_never_another_apps
+        a_clock_that_was_set_back_mixes_no_revisions
+    }
+    proof {
+        the_log_is_read_in_order_page_by_page
+        the_end_of_a_log_is_of_one_moment
+        every_log_gives_its_catalog
+        a_log_of_many_pages_is_verified
+        commits_during_a_verification_contradict_nothing
+    }
     ; by hand
+    seen {
+        a_line_tells_when_what_was_before_was_last_seen
+        the_values_of_the_grace_period_come_in_order
+    }
+    retention {
+        the_log_does_not_tell_of_what_was_deleted
+        a_thinned_log_tells_all_from_its_instant_on
+        what_was_forgotten_and_came_anew_has_two_lives
+    }
+    tampering {
+        a_log_that_was_tampered_with_is_found
+        a_catalog_that_was_tampered_with_is_found
+        a_newer_kind_is_no_part_of_the_shelf
+    }
     mishaps {
         a_run_that_could_not_be_recorded_waits
         a_project_that_cannot_be_read_holds_up_no_other

@@ -16,6 +16,7 @@ mod inbox;
 mod leases;
 mod lent;
 mod outbox;
+mod past;
 mod projects;
 mod rows;
 mod schema;
@@ -39,9 +40,9 @@ use crate::{
     run::Run,
     schedule::{Cron, Schedule},
     store::{
-        Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, HistoryFilter, Inbox,
-        Issued, LastChance, Lease, LoggedChange, RecordedHold, RecordedRun, Removed, Schema, Shelf,
-        Sight, SinkLease, Spent, State, Status, Store, Untold,
+        Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, GracePeriodPast,
+        HistoryFilter, Inbox, Issued, LastChance, Lease, LogEnd, LoggedChange, RecordedHold,
+        RecordedRun, Removed, Schema, Shelf, Sight, SinkLease, Spent, State, Status, Store, Untold,
     },
 };
 
@@ -378,6 +379,33 @@ impl Store for Database {
     async fn read_shelf(&self, id: &ProjectId, removed: Removed) -> Result<Shelf, Error> {
         transaction!(self, sql::BEGIN_READ, |connection| views::read_shelf(
             connection, id, removed
+        ))
+    }
+
+    async fn read_shelf_at(&self, id: &ProjectId, at: Instant) -> Result<Shelf, Error> {
+        transaction!(self, sql::BEGIN_READ, |connection| past::read_shelf(
+            connection, id, at
+        ))
+    }
+
+    async fn read_grace_periods(&self, id: &ProjectId) -> Result<Vec<GracePeriodPast>, Error> {
+        read!(self, |connection| past::read_grace_periods(connection, id))
+    }
+
+    async fn read_log(
+        &self,
+        id: &ProjectId,
+        after_seq: i64,
+        most: u32,
+    ) -> Result<Vec<LoggedChange>, Error> {
+        read!(self, |connection| past::read_log(
+            connection, id, after_seq, most
+        ))
+    }
+
+    async fn load_log_end(&self, id: &ProjectId) -> Result<LogEnd, Error> {
+        transaction!(self, sql::BEGIN_READ, |connection| past::load_log_end(
+            connection, id
         ))
     }
 

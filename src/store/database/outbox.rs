@@ -104,7 +104,7 @@ pub(super) async fn read_untold(
 ) -> Result<Vec<Untold>, Error> {
     let rows = sqlx::query::<Db>(
         "select o.id as outbox_id, c.seq, c.project_id, c.revision, c.run_id, c.at, c.kind, c.store_id, c.product_id, c.op,
-                c.before, c.after
+                c.before, c.after, c.before_seen_at
          from (select * from outbox where sink = $1 order by id limit $2) as o
          join changes c on c.project_id = o.project_id and c.revision = o.revision and c.seq > o.after_seq
          order by o.id, c.seq limit $2",

@@ -32,7 +32,7 @@ async fn read_products(
 ) -> Result<Vec<Product>, Error> {
     let rows = sqlx::query::<Db>(
         "select * from products where project_id = $1 and ($2 = 1 or removed_at is null)
-         order by product_id nulls last, store_id, kind",
+         order by product_id nulls last, store_id, kind nulls last",
     )
     .bind(id.as_str())
     .bind(all)

@@ -1,9 +1,7 @@
 //! Commits: what they write, and that they write it whole (I5).
 
-use std::collections::BTreeMap;
-
 use catalog_sync::{
-    catalog::{Catalog, Change, ChangeSet, Digest, Entry, Held, Hold, Key, Kind, Op, Plan, Reason},
+    catalog::{Catalog, Digest, Entry, Held, Hold, Kind, Plan, Reason},
     diagnosis::{Code, Diagnosis},
     run::{Cost, KeyHealth, Outcome, Run, Trigger},
     store::{Aftermath, LoggedChange, RecordedRun, Removed, Store},
@@ -134,39 +132,8 @@ pub(crate) async fn replaying_the_log_from_nothing_gives_the_catalog(store: &dyn
 
 /// The catalog that a log, newest line first, leads to.
 pub(crate) fn replay(log: Vec<LoggedChange>) -> Catalog {
-    let mut revisions = BTreeMap::<i64, Vec<Change>>::new();
-    for line in log.into_iter().rev() {
-        let key = Key {
-            kind: line.kind.parse().unwrap(),
-            store_id: line.store_id.into(),
-        };
-        let side = |body: Option<serde_json::Value>| {
-            let body = serde_json::from_value(body.expect("the log has this side")).unwrap();
-            Entry::from_body(key.clone(), body)
-        };
-        let change = match line.op.parse().unwrap() {
-            Op::Added => Change::Added {
-                after: side(line.after),
-            },
-            Op::Updated => Change::Updated {
-                before: side(line.before),
-                after: side(line.after),
-            },
-            Op::Removed => Change::Removed {
-                before: side(line.before),
-            },
-            Op::Restored => Change::Restored {
-                before: side(line.before),
-                after: side(line.after),
-            },
-        };
-        revisions.entry(line.revision).or_default().push(change);
-    }
-    let mut catalog = Catalog::default();
-    for changes in revisions.into_values() {
-        catalog.apply(&ChangeSet::new(changes));
-    }
-    catalog
+    let changes = log.into_iter().rev().map(|line| line.change().unwrap());
+    catalog_sync::catalog::replay(changes)
 }
 
 pub(crate) fn hold() -> Hold {

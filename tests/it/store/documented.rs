@@ -9,13 +9,16 @@ use super::{
 
 const SCHEMA: &str = include_str!("../../../docs/schema.md");
 
-const VIEWS: [&str; 9] = [
+const VIEWS: [&str; 12] = [
     "products",
     "subscription_groups",
     "grace_periods",
+    "grace_period_history",
     "catalog_changes",
     "sync_runs",
+    "holds",
     "project_status",
+    "unforeseen_values",
     "pending_syncs",
     "sync_requests",
     "refused_requests",

@@ -51,7 +51,7 @@ fn attributes() -> impl Strategy<Value = Attributes> {
 }
 
 /// A listing of some of the kinds, with ids from so few that they meet again.
-fn snapshots() -> impl Strategy<Value = Vec<Snapshot>> {
+pub(crate) fn snapshots() -> impl Strategy<Value = Vec<Snapshot>> {
     let listing = collection::btree_map("[1-6]", (option::of("[1-3]"), attributes()), 0..5);
     let snapshot = (
         subsequence(Kind::ALL.to_vec(), 0..=4),
