@@ -12,11 +12,12 @@ mod diff;
 mod entry;
 pub mod guard;
 mod known;
+mod limits;
 mod snapshot;
 
 pub use change::{Change, ChangeSet, Counts, FieldChange, Op, Tally, UnknownOp};
 pub use diff::diff;
 pub use entry::{Attributes, Body, Entry, Key, Kind, StoreId, UnknownKind};
-pub use guard::{Digest, Hold, Limits, Plan};
+pub use guard::{Digest, Hold, Limits, OwnLimits, Plan};
 pub use known::unforeseen;
 pub use snapshot::{Catalog, NotAListing, Snapshot};

@@ -6,6 +6,7 @@
 mod catalog;
 #[cfg(feature = "simulator")]
 mod demo;
+mod guard;
 mod output;
 mod project;
 mod resync;

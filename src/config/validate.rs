@@ -12,6 +12,7 @@ use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
 use super::{AppStore, Config, Schedule};
+use crate::catalog::Limits;
 
 /// Which URLs a section takes.
 pub(super) struct Scheme {
@@ -103,7 +104,7 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
     rules.range(
         &["guard.removed_percent"],
         count(guard.removed_percent),
-        0..=100,
+        0..=count(Limits::MOST_PERCENT),
     );
 
     rules.range(&["daemon.poll_ms"], daemon.poll_ms, 50..=60_000);

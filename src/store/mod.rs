@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     budget::Budget,
-    catalog::{Catalog, Hold, Plan},
+    catalog::{Catalog, Hold, OwnLimits, Plan},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
     run::{KeyHealth, Run},
@@ -174,6 +174,9 @@ pub trait Store: Send + Sync {
 
     /// Removes a project with its key, catalog, change log and run records.
     async fn remove_project(&self, id: &ProjectId) -> Result<(), Error>;
+    /// Gives a project limits of its own in place of those that it had; those that are none are the configuration's.
+    async fn set_guard(&self, id: &ProjectId, own: &OwnLimits) -> Result<(), Error>;
+
 
     /// Claims a project: a new epoch and token. What was asked for so far is answered by this claim's run. Fails with
     /// [`Error::Leased`] while another lease lasts at `now`, and with [`Error::Paused`].

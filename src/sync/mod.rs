@@ -160,8 +160,12 @@ impl Engine {
         let fetched = self
             .fetch(&project, &key, key_health, &local, Reserve::OnDemand, meter)
             .await?;
-        let Review { plan, hold: now } =
-            self.review(&fetched, &local, Standing::of(hold.as_ref(), None));
+        let Review { plan, hold: now } = self.review(
+            &project,
+            &fetched,
+            &local,
+            Standing::of(hold.as_ref(), None),
+        );
         let held_before = hold.as_ref().map(|hold| hold.digest.clone());
         let hold = Hold::after(hold, now, fetched.snapshot.covers());
         Ok(Preview {
@@ -200,7 +204,7 @@ impl Engine {
         let fetching = self.fetch(project, key, state.key_health, &local, reserve, meter);
         let fetched = self.while_beating(lease, claimed_at, fetching).await??;
         let standing = Standing::of(state.hold.as_ref(), approved);
-        let Review { plan, hold } = self.review(&fetched, &local, standing);
+        let Review { plan, hold } = self.review(project, &fetched, &local, standing);
 
         let finished_at = clock::now();
         let key_health = fetched.key_health(state.key_health, finished_at);
@@ -295,13 +299,19 @@ impl Engine {
         }
     }
 
-    fn review(&self, fetched: &Fetched, local: &Catalog, standing: Standing<'_>) -> Review {
+    fn review(
+        &self,
+        project: &Project,
+        fetched: &Fetched,
+        local: &Catalog,
+        standing: Standing<'_>,
+    ) -> Review {
         let changes = catalog::diff(local, &fetched.snapshot);
         guard::review(
             changes,
             local,
             fetched.snapshot.covers(),
-            &self.limits,
+            &self.limits.with(&project.guard),
             standing,
         )
     }

@@ -119,6 +119,7 @@ conformance! {
         projects_that_share_a_key_are_found
         pausing_a_paused_project_changes_nothing
         a_removed_project_leaves_nothing_and_others_stay
+        limits_of_its_own_come_back_and_go
     }
     leases {
         a_lease_excludes_others_until_it_ends

@@ -1,13 +1,14 @@
 //! One project's run, by the library: what fails stays out of scope, what is stale cannot write, and quiet converges.
 
 mod histories;
+mod limits;
 mod sparing;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use catalog_sync::{
     asc::{Client, Meter},
-    catalog::{Catalog, Kind, Limits},
+    catalog::{Catalog, Kind, Limits, OwnLimits},
     clock,
     credential::{self, Given},
     diagnosis::Code,
@@ -88,6 +89,7 @@ impl Bench {
             key_id: credential.key_id.clone(),
             issuer_id: credential.issuer_id.clone(),
             cron: None,
+            guard: OwnLimits::default(),
             paused_at: None,
             created_at: clock::now(),
         };

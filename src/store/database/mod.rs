@@ -31,7 +31,7 @@ use sqlx::Pool;
 use self::lent::Lent;
 use super::{Db, Place, sql};
 use crate::{
-    catalog::{Catalog, Plan},
+    catalog::{Catalog, OwnLimits, Plan},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
     run::Run,
@@ -182,6 +182,12 @@ impl Store for Database {
     }
 
     async fn remove_project(&self, id: &ProjectId) -> Result<(), Error> {
+    async fn set_guard(&self, id: &ProjectId, own: &OwnLimits) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| projects::set_guard(
+            connection, id, own
+        ))
+    }
+
         transaction!(self, sql::BEGIN_WRITE, |connection| projects::remove(
             connection, id
         ))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use catalog_sync::{
     catalog::{
-        Catalog, Entry, Kind, Limits, Plan, Snapshot, diff,
+        Catalog, Entry, Kind, Limits, OwnLimits, Plan, Snapshot, diff,
         guard::{self, Review, Standing},
     },
     clock::Instant,
@@ -41,6 +41,7 @@ pub(crate) fn project(name: &str) -> Project {
         key_id: "2X9R4HXF34".to_owned(),
         issuer_id: Some("57246542-96fe-1a63-e053-0824d011072a".to_owned()),
         cron: None,
+        guard: OwnLimits::default(),
         paused_at: None,
         created_at: at(-10),
     }
