@@ -13,6 +13,7 @@ mod error;
 mod nearest;
 mod open;
 mod postgres;
+mod retention;
 mod run_detail;
 mod sqlite;
 mod value;
@@ -36,6 +37,7 @@ use crate::{
 
 pub use error::Error;
 pub use open::{Missing, Options, is_absent, open, open_migrated};
+pub use retention::{Mark, Old, Pruned, Retention};
 pub use views::{
     GracePeriod, HistoryFilter, LoggedChange, Product, RecordedRun, Removed, Shelf, Status,
     SubscriptionGroup,
@@ -172,11 +174,11 @@ pub trait Store: Send + Sync {
     /// Gives a project a cron of its own, or the schedule's when that is none.
     async fn set_cron(&self, id: &ProjectId, cron: Option<&Cron>) -> Result<(), Error>;
 
-    /// Removes a project with its key, catalog, change log and run records.
-    async fn remove_project(&self, id: &ProjectId) -> Result<(), Error>;
     /// Gives a project limits of its own in place of those that it had; those that are none are the configuration's.
     async fn set_guard(&self, id: &ProjectId, own: &OwnLimits) -> Result<(), Error>;
 
+    /// Removes a project with its key, catalog, change log and run records.
+    async fn remove_project(&self, id: &ProjectId) -> Result<(), Error>;
 
     /// Claims a project: a new epoch and token. What was asked for so far is answered by this claim's run. Fails with
     /// [`Error::Leased`] while another lease lasts at `now`, and with [`Error::Paused`].
@@ -279,8 +281,17 @@ pub trait Store: Send + Sync {
         now: Instant,
     ) -> Result<Vec<String>, Error>;
 
-    /// Deletes rows of `refused_requests` from before that instant; gives how many.
-    async fn forget_refused(&self, before: Instant) -> Result<u64, Error>;
+    /// Deletes for good what is old, from before that instant: looks at up to `most` rows after that mark, and gives the next. It
+    /// waits for no other transaction: what one has locked is left out, and found when the table is looked through again. Where a
+    /// project's log lost something, its `log_since` rises to `before`.
+    async fn prune(
+        &self,
+        old: Old,
+        before: Instant,
+        after: &Mark,
+        most: u32,
+        now: Instant,
+    ) -> Result<Pruned, Error>;
 
     /// Claims the right to tell a broker of changes, or lengthens it. False while another worker has it.
     async fn hold_sink(

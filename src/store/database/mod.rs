@@ -16,6 +16,7 @@ mod leases;
 mod lent;
 mod outbox;
 mod projects;
+mod prune;
 mod rows;
 mod schema;
 mod slots;
@@ -38,8 +39,8 @@ use crate::{
     schedule::{Cron, Schedule},
     store::{
         Aftermath, Ask, Asked, Claim, Claimed, Committed, Error, HistoryFilter, Inbox, Issued,
-        LastChance, Lease, LoggedChange, RecordedRun, Removed, Schema, Shelf, Sight, SinkLease,
-        Spent, State, Status, Store, Untold,
+        LastChance, Lease, LoggedChange, Mark, Old, Pruned, RecordedRun, Removed, Schema, Shelf,
+        Sight, SinkLease, Spent, State, Status, Store, Untold,
     },
 };
 
@@ -181,13 +182,13 @@ impl Store for Database {
         ))
     }
 
-    async fn remove_project(&self, id: &ProjectId) -> Result<(), Error> {
     async fn set_guard(&self, id: &ProjectId, own: &OwnLimits) -> Result<(), Error> {
         transaction!(self, sql::BEGIN_WRITE, |connection| projects::set_guard(
             connection, id, own
         ))
     }
 
+    async fn remove_project(&self, id: &ProjectId) -> Result<(), Error> {
         transaction!(self, sql::BEGIN_WRITE, |connection| projects::remove(
             connection, id
         ))
@@ -341,9 +342,16 @@ impl Store for Database {
         ))
     }
 
-    async fn forget_refused(&self, before: Instant) -> Result<u64, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| inbox::forget_refused(
-            connection, before
+    async fn prune(
+        &self,
+        old: Old,
+        before: Instant,
+        after: &Mark,
+        most: u32,
+        now: Instant,
+    ) -> Result<Pruned, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| prune::prune(
+            connection, old, before, after, most, now
         ))
     }
 
