@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{clock::Instant, schedule::Cron};
+use crate::{catalog::OwnLimits, clock::Instant, schedule::Cron};
 
 /// The host's name for a project: 1 to 64 of letters, digits, `.`, `_` and `-`, the first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,6 +88,8 @@ pub struct Project {
     /// When it is due, if not by the schedule of all.
     #[serde(serialize_with = "as_written")]
     pub cron: Option<Cron>,
+    /// The limits of its own by which its removals are held.
+    pub guard: OwnLimits,
     /// Since when scheduled and requested syncs leave it alone, if they do.
     pub paused_at: Option<Instant>,
     /// When it was added.

@@ -6,39 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+pub use super::limits::{Limits, OwnLimits};
 use super::{
     Absence, Catalog, Change, ChangeSet, Confirmation, Hold, Key, Kind, StoreId,
     absence::{Answer, Answers},
     hold::{Reason, Standing},
     source::Turn,
 };
-
-/// When removals are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Removals of a kind are held when they are more than this percentage of what is present..
-    pub removed_percent: usize,
-    /// ..and at least this many are present.
-    pub percent_from: usize,
-    /// Removals of a kind are held when there are more than this many of them.
-    pub removed_max: usize,
-    /// The removal of a parent is held when it has more descendants than this.
-    pub descendants_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            removed_percent: 30,
-            percent_from: 10,
-            removed_max: 500,
-            descendants_max: 10,
-        }
-    }
-}
 
 /// What may be written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -95,7 +95,12 @@ pub(super) async fn history(
     Ok(Verdict::Done)
 }
 
-async fn verify(id: &ProjectId, store: &dyn Store, output: &Output) -> anyhow::Result<Verdict> {
+/// Replays the whole log and compares it with the catalog.
+pub(super) async fn verify(
+    id: &ProjectId,
+    store: &dyn Store,
+    output: &Output,
+) -> anyhow::Result<Verdict> {
     let proof = store::verify(store, id, clock::now()).await?;
     output.json(&answer(&proof)?)?;
     if proof.holds() {

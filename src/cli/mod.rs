@@ -6,6 +6,7 @@
 mod catalog;
 #[cfg(feature = "simulator")]
 mod demo;
+mod guard;
 mod history;
 mod output;
 mod project;

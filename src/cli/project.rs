@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{
-    Verdict,
+    Verdict, guard,
     output::{BOLD, DIM, GREEN, Output, YELLOW, ago, at, counted},
     wiring::Wiring,
 };
 use crate::{
     asc::Meter,
+    catalog::OwnLimits,
     clock,
     credential::{self, Credential},
     diagnosis::{Code, Diagnosis},
@@ -71,6 +72,8 @@ pub(super) enum Command {
         #[arg(long)]
         default: bool,
     },
+    /// Show by which limits a project's removals are held, or give it limits of its own
+    Guard(guard::GuardArgs),
     /// Sync a project again that is paused, or was set aside
     Resume {
         /// The project
@@ -201,6 +204,7 @@ impl Command {
                 })?;
                 answer_project(&id, &*store, output).await
             }
+            Self::Guard(args) => guard::guard(&args, wiring, output).await,
             Self::Resume { id } => {
                 let store = wiring.store().await?;
                 store.resume(&id, clock::now()).await?;
@@ -246,6 +250,7 @@ pub(super) async fn add(
         key_id,
         issuer_id,
         cron: None,
+        guard: OwnLimits::default(),
         paused_at: None,
         created_at: clock::now(),
     };
@@ -467,6 +472,12 @@ async fn show(id: &ProjectId, store: &dyn Store, output: &Output) -> anyhow::Res
     output.say(format_args!("  added    {}", at(project.created_at)))?;
     if let Some(since) = project.paused_at {
         output.say(format_args!("  paused   since {}", at(since)))?;
+    }
+    if !project.guard.is_empty() {
+        output.say(format_args!(
+            "  guard    its own: {}",
+            guard::listed(&project.guard)
+        ))?;
     }
     notice_sharing(&project, store, output).await?;
     Ok(Verdict::Done)

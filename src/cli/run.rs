@@ -203,6 +203,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         blocked_every: Duration::from_secs(60 * config.schedule.blocked_minutes),
         concurrency: config.sync.concurrency,
         limits: config.guard,
+        retention: config.retention,
         poll: Duration::from_millis(config.daemon.poll_ms),
     })
 }

@@ -18,7 +18,7 @@ use std::{
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::{catalog::Limits, schedule};
+use crate::{catalog::Limits, schedule, store::Retention};
 
 /// The file that is read from the current folder when no other is named.
 pub const FILE: &str = "worker.toml";
@@ -50,6 +50,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// When removals are held.
     pub guard: Limits,
+    /// How long what is old is kept.
+    pub retention: Retention,
     /// Where probes are answered.
     pub health: Health,
     /// Requests and changes over NATS.
@@ -409,6 +411,7 @@ impl Config {
             schedule: _,
             daemon,
             guard: _,
+            retention: _,
             health,
             nats,
             rabbitmq,

@@ -124,7 +124,7 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest() {
         ),
         (
             "\n[metrics]",
-            "worker.toml:2: unknown section 'metrics'; the sections are app_store, daemon, guard, health, log, nats, rabbitmq, schedule, store, sync, vault",
+            "worker.toml:2: unknown section 'metrics'; the sections are app_store, daemon, guard, health, log, nats, rabbitmq, retention, schedule, store, sync, vault",
         ),
         (
             "[store.url.x]",
@@ -164,7 +164,7 @@ fn an_unknown_variable_is_told_with_the_nearest() {
         ),
         (
             "CATALOG_SYNC_QQ__X",
-            "the sections are app_store, daemon, guard, health, log, nats, rabbitmq, schedule, store, sync, vault",
+            "the sections are app_store, daemon, guard, health, log, nats, rabbitmq, retention, schedule, store, sync, vault",
         ),
     ] {
         let error = parse("", &[(name, "1")]).unwrap_err();
@@ -273,6 +273,27 @@ fn a_wrong_value_is_told_with_its_place_and_what_is_expected() {
         ),
     ] {
         parse(text, &[env]).unwrap();
+    }
+}
+
+#[test]
+fn what_is_kept_is_kept_for_a_while_or_for_ever() {
+    for (key, from) in [
+        ("removed_days", 30),
+        ("changes_days", 30),
+        ("runs_days", 1),
+        ("requests_days", 1),
+    ] {
+        let set = |days: u32| parse(&format!("[retention]\n{key} = {days}"), &[]);
+        for days in [0, from, 36_500] {
+            set(days).unwrap();
+        }
+        for days in [from - 1, 36_501].into_iter().filter(|days| *days > 0) {
+            let expected = format!(
+                "worker.toml:2: 'retention.{key}' is {days}; it must be {from} to 36500, or 0 for ever"
+            );
+            assert_eq!(set(days).unwrap_err(), expected);
+        }
     }
 }
 

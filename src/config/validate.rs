@@ -12,6 +12,7 @@ use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
 use super::{AppStore, Config, Schedule};
+use crate::{catalog::Limits, store::Retention};
 
 /// Which URLs a section takes.
 pub(super) struct Scheme {
@@ -40,6 +41,9 @@ pub(super) const RABBITMQ: Scheme = Scheme {
     fits: is_rabbitmq_url,
 };
 
+/// A century: what is to be kept for longer is to be kept for ever.
+const MOST_DAYS: u32 = 36_500;
+
 /// A rule that is broken, by the values of these keys.
 pub(super) struct Broken {
     pub(super) keys: &'static [&'static str],
@@ -55,6 +59,7 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         schedule,
         daemon,
         guard,
+        retention,
         health,
         nats,
         rabbitmq,
@@ -103,8 +108,10 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
     rules.range(
         &["guard.removed_percent"],
         count(guard.removed_percent),
-        0..=100,
+        0..=count(Limits::MOST_PERCENT),
     );
+
+    rules.retention(retention);
 
     rules.range(&["daemon.poll_ms"], daemon.poll_ms, 50..=60_000);
     rules.range(&["daemon.grace_ms"], daemon.grace_ms, 0..=300_000);
@@ -189,6 +196,37 @@ impl Rules {
             self.broken(
                 keys,
                 format!("'{key}' is {value}; it must be {from} to {to}"),
+            );
+        }
+    }
+
+    fn retention(&mut self, retention: &Retention) {
+        let least = Retention::LEAST_DAYS;
+        self.days(
+            &["retention.removed_days"],
+            retention.removed_days,
+            least..=MOST_DAYS,
+        );
+        self.days(
+            &["retention.changes_days"],
+            retention.changes_days,
+            least..=MOST_DAYS,
+        );
+        self.days(&["retention.runs_days"], retention.runs_days, 1..=MOST_DAYS);
+        self.days(
+            &["retention.requests_days"],
+            retention.requests_days,
+            1..=MOST_DAYS,
+        );
+    }
+
+    fn days(&mut self, keys: &'static [&'static str; 1], days: u32, range: RangeInclusive<u32>) {
+        if days > 0 && !range.contains(&days) {
+            let [key] = keys;
+            let (from, to) = (range.start(), range.end());
+            self.broken(
+                keys,
+                format!("'{key}' is {days}; it must be {from} to {to}, or 0 for ever"),
             );
         }
     }

@@ -41,7 +41,7 @@ impl Clocks {
     }
 }
 
-/// Whether the clock can be trusted to tell which leases have run out.
+/// Whether the clock can be trusted to tell which leases have run out, and what is old.
 pub(super) struct ClockWatch {
     last: Clocks,
     /// After a jump, the holders of leases are given time to renew them by the new clock.
@@ -65,7 +65,7 @@ impl ClockWatch {
         }
     }
 
-    /// Whether leases may be taken for over now; `database` is its time, where it has a clock of its own.
+    /// Whether leases may be taken for over now, and rows for old; `database` is its time, where it has a clock of its own.
     pub(super) fn allows(&mut self, database: Option<clock::Instant>, now: Clocks) -> bool {
         if self.last.jumped(&now).abs() > self.tolerance {
             self.jumped = Some(now.monotonic);

@@ -24,9 +24,6 @@ const WITHOUT_TICKS: Duration = Duration::from_secs(90);
 /// A broker that no worker has named for so long is not told of changes any more.
 const SINK_FORGOTTEN: TimeDelta = TimeDelta::days(7);
 
-/// How long requests are kept that asked for no project.
-const REFUSED_KEPT: TimeDelta = TimeDelta::days(30);
-
 /// The ticks.
 #[derive(Default)]
 struct Ticks {
@@ -228,10 +225,6 @@ async fn keep_house(shared: &Shared, ticks: &Ticks, sinks: &[&'static str]) {
     while tick(shared, &ticks.minute, WITHOUT_TICKS).await {
         beat.beat();
         name_sinks(shared, sinks).await;
-        let before = clock::now() - REFUSED_KEPT;
-        if let Err(error) = shared.engine.store.forget_refused(before).await {
-            shared.database.failed(&error);
-        }
     }
 }
 

@@ -9,11 +9,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    LONGEST_SILENCE, Settings, Shared,
-    clocks::{ClockWatch, Clocks},
-    panic_text,
-};
+use super::{LONGEST_SILENCE, Settings, Shared, panic_text};
 use crate::{
     asc::{Meter, Upstream},
     clock,
@@ -40,11 +36,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let beat = shared.pulse.register("dispatcher", LONGEST_SILENCE);
     let mut runs = Runs::default();
     let mut patience = Patience::default();
-    let mut watch = ClockWatch::new(shared.engine.lease, shared.engine.heartbeat);
     while !shared.stop().is_cancelled() {
         beat.beat();
         let settings = shared.settings.borrow().clone();
-        let wait = match turn(&shared, &settings, &mut runs, &mut watch).await {
+        let wait = match turn(&shared, &settings, &mut runs).await {
             Ok(Turn::More) => Duration::ZERO,
             Ok(Turn::Soon) => {
                 patience = Patience::default();
@@ -111,12 +106,11 @@ async fn turn(
     shared: &Arc<Shared>,
     settings: &Settings,
     runs: &mut Runs,
-    watch: &mut ClockWatch,
 ) -> Result<Turn, store::Error> {
     let store = &shared.engine.store;
     let sight = store.look(clock::now()).await?;
     // At once, for the database's time is the one of a moment ago.
-    let is_trusted = watch.allows(sight.clock, Clocks::read());
+    let is_trusted = shared.trusts_clock(sight.clock);
     let mut more = false;
     let mut soon = false;
     if sight.inbox {

@@ -6,6 +6,7 @@
 //! | `clockwork` | asks for the syncs of projects that are due; keeps house |
 //! | `intake` | takes requests from brokers: the row is committed, then the message is acknowledged |
 //! | `outbox` | tells brokers what changed |
+//! | `retention` | deletes what is older than it is to be kept |
 //! | [`health`], [`systemd`], [`signals`] | tell how it fares, and hear when to stop |
 //!
 //! What must hold throughout: rows are the truth, so that any number of daemons can share a database and any of them can die at
@@ -20,10 +21,17 @@ mod intake;
 mod outage;
 mod outbox;
 pub mod pulse;
+mod retention;
 pub mod signals;
 pub mod systemd;
 
-use std::{any::Any, collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -32,11 +40,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    clocks::{ClockWatch, Clocks},
     health::{Phase, Readiness},
     outage::Outage,
     pulse::Pulse,
 };
-use crate::{catalog::Limits, queue::Queue, retry::Patience, schedule::Schedule, sync::Engine};
+use crate::{
+    catalog::Limits, clock, queue::Queue, retry::Patience, schedule::Schedule, store::Retention,
+    sync::Engine,
+};
 
 /// A loop that is silent for longer hangs: every call out of the process ends sooner.
 const LONGEST_SILENCE: Duration = Duration::from_mins(2);
@@ -58,6 +70,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// When removals are held.
     pub limits: Limits,
+    /// How long what is old is kept.
+    pub retention: Retention,
     /// How often the database is asked for work.
     pub poll: Duration,
 }
@@ -91,6 +105,7 @@ struct Shared {
     pulse: Pulse,
     readiness: Readiness,
     database: Outage,
+    clock: Mutex<ClockWatch>,
     /// There may be work.
     work: Notify,
     /// Rises when there may be changes to tell of: each broker is to hear of them.
@@ -100,6 +115,12 @@ struct Shared {
 impl Shared {
     fn stop(&self) -> &CancellationToken {
         &self.engine.stop
+    }
+
+    /// Whether to act by this machine's clock now; `database` is the time that the database told a moment ago, where it has a clock.
+    fn trusts_clock(&self, database: Option<clock::Instant>) -> bool {
+        let mut watch = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.allows(database, Clocks::read())
     }
 
     /// Whether it is time to stop, after that long at most.
@@ -125,6 +146,7 @@ impl Daemon {
         } = self;
         let (stop, cut) = (engine.stop.clone(), engine.cut.clone());
         let shared = Arc::new(Shared {
+            clock: Mutex::new(ClockWatch::new(engine.lease, engine.heartbeat)),
             engine,
             settings,
             pulse,
@@ -146,6 +168,7 @@ impl Daemon {
         loops.own("dispatcher", dispatcher::run(share()));
         loops.own("ear", dispatcher::listen(share()));
         loops.own("clockwork", clockwork::run(share(), names));
+        loops.own("retention", retention::run(share()));
         for queue in queues {
             let outage = Arc::new(Outage::of(queue.name()));
             loops.own(

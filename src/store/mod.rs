@@ -14,6 +14,7 @@ mod nearest;
 mod open;
 mod postgres;
 mod proof;
+mod retention;
 mod run_detail;
 mod shelf;
 mod sqlite;
@@ -29,7 +30,7 @@ use uuid::Uuid;
 
 use crate::{
     budget::Budget,
-    catalog::{Catalog, Digest, Hold, Kind, Plan, Sources, Unforeseen},
+    catalog::{Catalog, Digest, Hold, Kind, OwnLimits, Plan, Sources, Unforeseen},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
     run::{HoldEnd, KeyHealth, Run},
@@ -39,6 +40,7 @@ use crate::{
 pub use error::Error;
 pub use open::{Missing, Options, is_absent, open, open_migrated};
 pub use proof::verify;
+pub use retention::{Mark, Old, Pruned, Retention};
 pub use views::{
     Ended, GracePeriod, GracePeriodPast, HistoryFilter, LogEnd, LoggedChange, Product,
     RecordedHold, RecordedRun, Removed, Shelf, Status, SubscriptionGroup,
@@ -206,6 +208,9 @@ pub trait Store: Send + Sync {
     /// Gives a project a cron of its own, or the schedule's when that is none.
     async fn set_cron(&self, id: &ProjectId, cron: Option<&Cron>) -> Result<(), Error>;
 
+    /// Gives a project limits of its own in place of those that it had; those that are none are the configuration's.
+    async fn set_guard(&self, id: &ProjectId, own: &OwnLimits) -> Result<(), Error>;
+
     /// Removes a project with its key, catalog, change log and run records.
     async fn remove_project(&self, id: &ProjectId) -> Result<(), Error>;
 
@@ -330,8 +335,17 @@ pub trait Store: Send + Sync {
         now: Instant,
     ) -> Result<Vec<String>, Error>;
 
-    /// Deletes rows of `refused_requests` from before that instant; gives how many.
-    async fn forget_refused(&self, before: Instant) -> Result<u64, Error>;
+    /// Deletes for good what is old, from before that instant: looks at up to `most` rows after that mark, and gives the next. It
+    /// waits for no other transaction: what one has locked is left out, and found when the table is looked through again. Where a
+    /// project's log lost something, its `log_since` rises to `before`.
+    async fn prune(
+        &self,
+        old: Old,
+        before: Instant,
+        after: &Mark,
+        most: u32,
+        now: Instant,
+    ) -> Result<Pruned, Error>;
 
     /// Claims the right to tell a broker of changes, or lengthens it. False while another worker has it.
     async fn hold_sink(

@@ -163,7 +163,8 @@ impl Engine {
             .fetch(&project, &key, &state, &local, Reserve::OnDemand, meter)
             .await?;
         let standing = Standing::of(state.hold.as_ref(), None);
-        let review = self.review(&fetched, &state, &local, standing, clock::now());
+        let now = clock::now();
+        let review = self.review(&project, &fetched, &state, &local, standing, now);
         let held_before = state.hold.as_ref().map(|hold| hold.digest.clone());
         let hold = Hold::after(state.hold, review.hold, fetched.snapshot.covers());
         Ok(Preview {
@@ -246,7 +247,7 @@ impl Engine {
             plan,
             hold,
             is_approved,
-        } = self.review(&fetched, state, &local, standing, finished_at);
+        } = self.review(project, &fetched, state, &local, standing, finished_at);
 
         let key_health = fetched.key_health(state.key_health, finished_at);
         let covered = fetched.snapshot.covers().clone();
@@ -352,6 +353,7 @@ impl Engine {
 
     fn review(
         &self,
+        project: &Project,
         fetched: &Fetched,
         state: &State,
         local: &Catalog,
@@ -370,7 +372,7 @@ impl Engine {
             fetched.changes.clone(),
             local,
             &evidence,
-            &self.limits,
+            &self.limits.with(&project.guard),
             standing,
         )
     }

@@ -1,5 +1,7 @@
 //! The real binary, end to end: the main job on both databases, and what people get wrong.
 
+mod guard;
+
 use catalog_sync::simulator::{App, InAppPurchase, Key, Role, State, Team};
 use serde_json::{Value, json};
 

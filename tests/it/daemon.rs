@@ -14,6 +14,8 @@ mod outages;
 #[cfg(feature = "simulator")]
 mod requests;
 #[cfg(feature = "simulator")]
+mod retention;
+#[cfg(feature = "simulator")]
 mod schedule;
 #[cfg(feature = "simulator")]
 mod start;

@@ -96,7 +96,8 @@ async fn every_command_of_the_readme_exists_and_none_is_forgotten() {
         );
     }
     for project in [
-        "add", "list", "show", "verify", "set-key", "pause", "resume", "remove",
+        "add", "list", "show", "verify", "set-key", "schedule", "guard", "pause", "resume",
+        "remove",
     ] {
         assert!(
             readme.contains(&format!("`{project}`"))

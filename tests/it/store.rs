@@ -16,6 +16,7 @@ mod past;
 mod postgres_rows;
 mod projects;
 mod proof;
+mod prune;
 pub(crate) mod raw;
 mod retention;
 pub(crate) mod sample;
@@ -124,6 +125,7 @@ conformance! {
         a_replaced_key_begins_its_health_anew
         projects_that_share_a_key_are_found
         pausing_a_paused_project_changes_nothing
+        limits_of_its_own_come_back_and_go
         a_removed_project_leaves_nothing_and_others_stay
     }
     leases {
@@ -191,6 +193,7 @@ conformance! {
     }
     laws {
         a_committed_catalog_is_the_applied_one
+        replaying_what_is_left_gives_the_catalog_then_and_since
     }
     work {
         a_new_project_has_asked_for_its_first_sync
@@ -356,5 +359,23 @@ conformance! {
         what_was_put_aside_is_forgotten_in_time
         the_host_can_read_what_waits_and_what_runs
         the_host_can_read_what_is_set_aside
+    }
+    prune {
+        what_was_removed_long_ago_is_deleted_for_good
+        nothing_is_deleted_that_was_removed_within_30_days
+        an_entry_that_returned_is_left_alone
+        no_more_rows_are_looked_at_than_wanted
+        a_change_goes_once_another_has_overwritten_it_before_the_cutoff
+        the_log_is_whole_since_the_latest_cutoff
+        what_a_broker_is_still_to_be_told_stays
+        changes_of_the_grace_period_are_kept_for_ever
+        the_removal_of_what_is_gone_for_good_goes_too
+        a_removal_goes_after_what_it_removed
+        old_runs_go_but_for_a_projects_latest
+        runs_that_ended_at_once_are_looked_at_page_by_page
+        holds_go_once_they_ended_long_ago
+        workers_that_meet_delete_everything_once
+        what_is_locked_is_left_for_later
+        projects_that_are_removed_meanwhile_do_no_harm
     }
 }

@@ -1,6 +1,7 @@
 //! One project's run, by the library: what fails stays out of scope, what is stale cannot write, and quiet converges.
 
 mod histories;
+mod limits;
 mod removals;
 mod sparing;
 
@@ -8,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use catalog_sync::{
     asc::{Client, Meter},
-    catalog::{Catalog, Confirmation, Kind, Limits},
+    catalog::{Catalog, Confirmation, Kind, Limits, OwnLimits},
     clock,
     credential::{self, Given},
     diagnosis::Code,
@@ -89,6 +90,7 @@ impl Bench {
             key_id: credential.key_id.clone(),
             issuer_id: credential.issuer_id.clone(),
             cron: None,
+            guard: OwnLimits::default(),
             paused_at: None,
             created_at: clock::now(),
         };

@@ -75,14 +75,3 @@ pub(super) async fn take(
     }
     Ok(inbox)
 }
-
-pub(super) async fn forget_refused(
-    connection: &mut Connection,
-    before: Instant,
-) -> Result<u64, Error> {
-    let forgotten = sqlx::query::<Db>("delete from refused_requests where refused_at < $1")
-        .bind(sql::instant(before))
-        .execute(connection)
-        .await?;
-    Ok(forgotten.rows_affected())
-}

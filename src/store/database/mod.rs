@@ -18,6 +18,7 @@ mod lent;
 mod outbox;
 mod past;
 mod projects;
+mod prune;
 mod rows;
 mod schema;
 mod slots;
@@ -34,15 +35,16 @@ use sqlx::Pool;
 use self::lent::Lent;
 use super::{Db, Place, sql};
 use crate::{
-    catalog::{Catalog, Digest, Hold, Plan},
+    catalog::{Catalog, Digest, Hold, OwnLimits, Plan},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
     run::Run,
     schedule::{Cron, Schedule},
     store::{
         Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, GracePeriodPast,
-        HistoryFilter, Inbox, Issued, LastChance, Lease, LogEnd, LoggedChange, RecordedHold,
-        RecordedRun, Removed, Schema, Shelf, Sight, SinkLease, Spent, State, Status, Store, Untold,
+        HistoryFilter, Inbox, Issued, LastChance, Lease, LogEnd, LoggedChange, Mark, Old, Pruned,
+        RecordedHold, RecordedRun, Removed, Schema, Shelf, Sight, SinkLease, Spent, State, Status,
+        Store, Untold,
     },
 };
 
@@ -181,6 +183,12 @@ impl Store for Database {
     async fn set_cron(&self, id: &ProjectId, cron: Option<&Cron>) -> Result<(), Error> {
         transaction!(self, sql::BEGIN_WRITE, |connection| projects::set_cron(
             connection, id, cron
+        ))
+    }
+
+    async fn set_guard(&self, id: &ProjectId, own: &OwnLimits) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| projects::set_guard(
+            connection, id, own
         ))
     }
 
@@ -338,9 +346,16 @@ impl Store for Database {
         ))
     }
 
-    async fn forget_refused(&self, before: Instant) -> Result<u64, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| inbox::forget_refused(
-            connection, before
+    async fn prune(
+        &self,
+        old: Old,
+        before: Instant,
+        after: &Mark,
+        most: u32,
+        now: Instant,
+    ) -> Result<Pruned, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| prune::prune(
+            connection, old, before, after, most, now
         ))
     }
 

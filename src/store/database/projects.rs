@@ -2,6 +2,7 @@
 
 use super::{Connection, Db, asks, rows::Row, sql};
 use crate::{
+    catalog::OwnLimits,
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
     schedule::Cron,
@@ -14,8 +15,8 @@ pub(super) async fn add(
     key: &SealedKey,
 ) -> Result<(), Error> {
     let added = sqlx::query::<Db>(
-        "insert into projects (id, app_id, bundle_id, app_name, paused_at, created_at, cron)
-         values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing",
+        "insert into projects (id, app_id, bundle_id, app_name, paused_at, created_at, cron, guard)
+         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (id) do nothing",
     )
     .bind(project.id.as_str())
     .bind(&project.app.id)
@@ -24,6 +25,7 @@ pub(super) async fn add(
     .bind(project.paused_at.map(sql::instant))
     .bind(sql::instant(project.created_at))
     .bind(project.cron.as_ref().map(ToString::to_string))
+    .bind(written(&project.guard).map(sql::json))
     .execute(&mut *connection)
     .await?;
     if added.rows_affected() == 0 {
@@ -77,7 +79,7 @@ async fn forget_unused_usage(connection: &mut Connection, key_id: &str) -> Resul
 
 pub(super) async fn load(connection: &mut Connection, id: &ProjectId) -> Result<Project, Error> {
     let row = sqlx::query::<Db>(
-        "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.paused_at, p.created_at, k.key_id, k.issuer_id
+        "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.guard, p.paused_at, p.created_at, k.key_id, k.issuer_id
          from projects p join api_keys k on k.project_id = p.id where p.id = $1",
     )
     .bind(id.as_str())
@@ -91,7 +93,7 @@ pub(super) async fn load(connection: &mut Connection, id: &ProjectId) -> Result<
 
 pub(super) async fn list(connection: &mut Connection) -> Result<Vec<Project>, Error> {
     let rows = sqlx::query::<Db>(
-        "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.paused_at, p.created_at, k.key_id, k.issuer_id
+        "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.guard, p.paused_at, p.created_at, k.key_id, k.issuer_id
          from projects p join api_keys k on k.project_id = p.id order by p.id",
     )
     .fetch_all(connection)
@@ -113,6 +115,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Project, Error> {
         key_id: row.text("key_id")?,
         issuer_id: row.value("issuer_id")?,
         cron: row.optional_name("cron")?,
+        guard: row.optional_json("guard")?.unwrap_or_default(),
         paused_at: row.value("paused_at")?,
         created_at: row.instant("created_at")?,
     })
@@ -267,6 +270,27 @@ pub(super) async fn set_cron(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+pub(super) async fn set_guard(
+    connection: &mut Connection,
+    id: &ProjectId,
+    own: &OwnLimits,
+) -> Result<(), Error> {
+    let set = sqlx::query::<Db>("update projects set guard = $2 where id = $1")
+        .bind(id.as_str())
+        .bind(written(own).map(sql::json))
+        .execute(&mut *connection)
+        .await?;
+    if set.rows_affected() == 0 {
+        return Err(unknown(connection, id).await);
+    }
+    Ok(())
+}
+
+/// A project without limits of its own has none written.
+fn written(own: &OwnLimits) -> Option<&OwnLimits> {
+    (!own.is_empty()).then_some(own)
 }
 
 /// The state's row is locked first, as in a commit, which holds it while its entries refer to the project: in the other

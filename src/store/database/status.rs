@@ -15,7 +15,7 @@ use super::{
 macro_rules! statuses {
     ($rest:literal) => {
         concat!(
-            "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.paused_at, p.created_at, k.key_id, k.issuer_id,
+            "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.guard, p.paused_at, p.created_at, k.key_id, k.issuer_id,
                     s.revision, s.last_attempt_at, s.last_success_at, s.outcome, s.diagnosis, s.consecutive_failures,
                     s.next_due_at, s.covered_at, h.digest, h.reasons, h.held, h.held_at, s.lease_until, s.lease_worker, s.set_aside_at, s.asked, s.served,
                     s.urgency, s.request_reason, s.requested_at, s.ready_at, s.slot_at,

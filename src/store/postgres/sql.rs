@@ -154,6 +154,14 @@ macro_rules! as_integer {
 }
 pub(super) use as_integer;
 
+/// Locks the rows of a select, and leaves out those that another transaction has locked.
+macro_rules! unless_locked {
+    () => {
+        " for update skip locked"
+    };
+}
+pub(super) use unless_locked;
+
 /// That no project with the key of `api_keys k` is being synced at the instant given. What is being synced is found once, and not
 /// for each project again.
 macro_rules! key_is_free {

@@ -147,6 +147,14 @@ macro_rules! as_integer {
 }
 pub(super) use as_integer;
 
+/// Nothing: a writing transaction has the database to itself.
+macro_rules! unless_locked {
+    () => {
+        ""
+    };
+}
+pub(super) use unless_locked;
+
 /// That no project with the key of `api_keys k` is being synced at the instant given. What is being synced is found once, and not
 /// for each project again.
 macro_rules! key_is_free {

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use catalog_sync::{
+    catalog::OwnLimits,
     clock,
     credential::{self, Given},
     project::{self, Project, ProjectId},
@@ -162,6 +163,7 @@ async fn add(
             key_id: credential.key_id.clone(),
             issuer_id: credential.issuer_id.clone(),
             cron: None,
+            guard: OwnLimits::default(),
             paused_at: None,
             created_at: clock::now(),
         };

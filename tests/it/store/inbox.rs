@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use catalog_sync::{
     run::Trigger,
-    store::{Inbox, Store},
+    store::{Inbox, Old, Store},
 };
 use futures_util::future::join_all;
 
 use super::{
     WORKER,
+    prune::prune_all,
     raw::Raw,
     sample::{add, add_settled, at, finish, id, names, pending, take, take_one},
 };
@@ -191,9 +192,9 @@ pub(crate) async fn what_was_put_aside_is_forgotten_in_time(store: &dyn Store, r
         insert(raw, "ghost", None, "2027-01-15T07:30:00.000Z").await;
         store.take_inbox(9, at(minute)).await.unwrap();
     }
-    assert_eq!(store.forget_refused(at(10)).await.unwrap(), 1);
+    assert_eq!(prune_all(store, Old::Requests, at(10)).await, 1);
     assert_eq!(refused(raw).await.len(), 1);
-    assert_eq!(store.forget_refused(at(10)).await.unwrap(), 0);
+    assert_eq!(prune_all(store, Old::Requests, at(10)).await, 0);
 }
 
 const PENDING: &str =

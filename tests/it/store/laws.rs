@@ -1,8 +1,11 @@
 //! Laws that hold for any catalog.
 
+use std::collections::BTreeSet;
+
 use catalog_sync::{
     catalog::{Attributes, Catalog, Entry, Kind, Snapshot, diff},
-    store::Store,
+    clock::Instant,
+    store::{LoggedChange, Old, Store},
 };
 use proptest::{
     collection, option, prelude::*, sample::subsequence, strategy::ValueTree as _,
@@ -12,7 +15,8 @@ use serde_json::Value;
 
 use super::{
     commits::replay,
-    sample::{add, aftermath, claim, history, plan, run},
+    prune::{DAY, day, prune_all},
+    sample::{add, aftermath, at, claim, history, plan, run},
 };
 
 /// Text without U+0000, which Postgres cannot hold.
@@ -106,4 +110,69 @@ pub(crate) async fn a_committed_catalog_is_the_applied_one(store: &dyn Store) {
             .await
             .unwrap();
     }
+}
+
+/// What was there at an instant, by the log, newest line first.
+fn then(log: &[LoggedChange], now: Instant) -> Catalog {
+    let lines = log.iter().filter(|line| line.at <= now);
+    let mut catalog = replay(lines.cloned().collect());
+    catalog.removed.clear();
+    catalog
+}
+
+pub(crate) async fn replaying_what_is_left_gives_the_catalog_then_and_since(store: &dyn Store) {
+    let mut runner = TestRunner::deterministic();
+    let mut deleted = 0;
+    for case in 0..30 {
+        let project = add(store, &format!("case-{case}")).await;
+        let cases = (
+            snapshots(),
+            snapshots(),
+            0..10_i64,
+            0..10_i64,
+            any::<bool>(),
+        );
+        let (mut listings, more, first, second, forgets) =
+            cases.new_tree(&mut runner).unwrap().current();
+        listings.extend(more);
+        // One after another: the log is in the order of time.
+        let begin = 20 * case;
+        for (number, snapshot) in (begin..).zip(&listings) {
+            let local = store.load_catalog(&project).await.unwrap();
+            let plan = plan(&local, snapshot);
+            let lease = claim(store, &project, number * DAY).await;
+            let run = run(&plan, number * DAY);
+            let done = store.commit(&lease, &plan, &run, &aftermath()).await;
+            done.unwrap();
+        }
+        let before = history(store, &project).await;
+        let (first, second) = (begin + first, begin + second);
+        for cutoff in [first, second].map(|number| at(number * DAY + 1)) {
+            if forgets {
+                prune_all(store, Old::Entries, cutoff).await;
+            }
+            deleted += prune_all(store, Old::Changes, cutoff).await;
+        }
+        let after = history(store, &project).await;
+
+        let cutoff = first.max(second);
+        for number in cutoff..=begin + 10 {
+            let now = at(number * DAY + 1);
+            assert_eq!(
+                then(&after, now),
+                then(&before, now),
+                "case {case}, day {number}, cutoff {cutoff}: {listings:#?}"
+            );
+        }
+        let catalog = store.load_catalog(&project).await.unwrap();
+        assert_eq!(then(&after, day(9999)).present, catalog.present);
+        // Of each entry, one line at most is left from before the cutoff, but for the grace period.
+        let mut seen = BTreeSet::new();
+        for line in after.iter().filter(|line| line.at < day(cutoff)) {
+            let is_kept = line.kind == Kind::GracePeriod.as_str();
+            let is_only = seen.insert((line.kind.clone(), line.store_id.clone()));
+            assert!(is_kept || is_only, "{line:?}");
+        }
+    }
+    assert!(deleted > 100, "{deleted}");
 }

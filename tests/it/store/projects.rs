@@ -1,8 +1,8 @@
 //! The life of a project and its key.
 
 use catalog_sync::{
-    catalog::{Catalog, Kind, Plan},
-    project::{App, SealedKey},
+    catalog::{Catalog, Kind, OwnLimits, Plan},
+    project::{App, Project, SealedKey},
     run::KeyHealth,
     store::{Aftermath, Error, HistoryFilter, Removed, Store},
 };
@@ -15,6 +15,7 @@ pub(crate) async fn a_project_comes_back_as_it_was_added(store: &dyn Store) {
     let mut individual = project("acme");
     individual.issuer_id = None;
     individual.paused_at = Some(at(0));
+    individual.guard.removed_max = Some(7);
     let key = key_of(&individual);
     store.add_project(&individual, &key).await.unwrap();
 
@@ -82,6 +83,7 @@ pub(crate) async fn an_unknown_project_is_an_error_of_every_method(store: &dyn S
         store.replace_key(&ghost, &app, &sealed, at(0)).await.err(),
         store.pause(&ghost, at(0)).await.err(),
         store.resume(&ghost, at(0)).await.err(),
+        store.set_guard(&ghost, &OwnLimits::default()).await.err(),
         store.remove_project(&ghost).await.err(),
         store.acquire(&ghost, TTL, at(0)).await.err(),
         store.load_state(&ghost).await.err(),
@@ -195,6 +197,40 @@ pub(crate) async fn pausing_a_paused_project_changes_nothing(store: &dyn Store) 
     assert_eq!(paused_at().await, None);
     store.pause(&acme, at(3)).await.unwrap();
     assert_eq!(paused_at().await, Some(at(3)));
+}
+
+pub(crate) async fn limits_of_its_own_come_back_and_go(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let zenith = add(store, "zenith").await;
+    let own = OwnLimits {
+        removed_percent: Some(50),
+        removed_max: Some(0),
+        ..OwnLimits::default()
+    };
+    store.set_guard(&acme, &own).await.unwrap();
+
+    let expected = Project {
+        guard: own,
+        ..project("acme")
+    };
+    assert_eq!(store.load_project(&acme).await.unwrap(), expected);
+    assert_eq!(store.read_status(&acme).await.unwrap().project, expected);
+    let claim = store.acquire(&acme, TTL, at(0)).await.unwrap();
+    assert_eq!(claim.project, expected);
+    assert_eq!(
+        store.load_project(&zenith).await.unwrap(),
+        project("zenith")
+    );
+
+    let other = OwnLimits {
+        percent_from: Some(1),
+        ..OwnLimits::default()
+    };
+    store.set_guard(&acme, &other).await.unwrap();
+    assert_eq!(store.load_project(&acme).await.unwrap().guard, other);
+    let none = OwnLimits::default();
+    store.set_guard(&acme, &none).await.unwrap();
+    assert_eq!(store.load_project(&acme).await.unwrap(), project("acme"));
 }
 
 pub(crate) async fn a_removed_project_leaves_nothing_and_others_stay(store: &dyn Store) {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use catalog_sync::{
     catalog::{
-        Answer, Catalog, Change, Confirmation, Entry, Key, Kind, Limits, Op, Plan, Snapshot,
-        Standing, diff,
+        Answer, Catalog, Change, Confirmation, Entry, Key, Kind, Limits, Op, OwnLimits, Plan,
+        Snapshot, Standing, diff,
         guard::{self, Evidence, Review},
     },
     clock::Instant,
@@ -42,6 +42,7 @@ pub(crate) fn project(name: &str) -> Project {
         key_id: "2X9R4HXF34".to_owned(),
         issuer_id: Some("57246542-96fe-1a63-e053-0824d011072a".to_owned()),
         cron: None,
+        guard: OwnLimits::default(),
         paused_at: None,
         created_at: at(-10),
     }
