@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 
 use super::{
-    Verdict, catalog,
+    Verdict, catalog, history,
     output::{BOLD, DIM, Output},
     project, setup, sync,
     wiring::Wiring,
@@ -200,10 +200,10 @@ impl<'a> Stage<'a> {
         self.command(&format!("approve lumen {digest}"))?;
         sync::approve(&self.id, &digest, engine, self.output).await?;
         self.title(
-            "10. Nothing is forgotten: the log gives the catalog, of today and of any time before.",
+            "10. Nothing is forgotten: replayed from nothing, the change log gives the catalog.",
         )?;
-        self.command("catalog lumen --removed")?;
-        catalog::catalog(&self.id, true, &*engine.store, self.output)
+        self.command("history lumen --verify")?;
+        history::verify(&self.id, &*engine.store, self.output)
             .await
             .map(drop)
     }

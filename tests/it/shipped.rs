@@ -143,6 +143,7 @@ async fn the_demo_shows_the_main_job_and_leaves_nothing() {
         "$ catalog-sync holds lumen",
         "$ catalog-sync approve lumen ",
         "lumen succeeded: 0 added, 0 updated, 7 removed",
+        "verified: ",
     ] {
         assert!(
             shown.contains(part),
