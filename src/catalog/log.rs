@@ -393,6 +393,3 @@ fn differing(one: &Entry, other: &Entry) -> Vec<String> {
         .chain(names.into_iter().cloned())
         .collect()
 }
-
-#[cfg(test)]
-mod tests;

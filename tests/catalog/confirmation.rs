@@ -509,10 +509,10 @@ fn a_hold_keeps_all_that_it_holds() {
     let entry = local.present.values().next().unwrap().clone();
     let mut bench = Bench::of(local);
     let hold = bench.run(&without(&bench.local, 1), at(0)).hold.unwrap();
-    let held = &hold.removals[0];
-    assert_eq!(held.before.as_ref(), Some(&entry.body()));
-    assert_eq!(held.product_id.as_deref(), Some("com.example.coins"));
-    assert_eq!(held.name.as_deref(), Some("Coins"));
+    let removal = &hold.removals[0];
+    assert_eq!(removal.before.as_ref(), Some(&entry.body()));
+    assert_eq!(removal.product_id.as_deref(), Some("com.example.coins"));
+    assert_eq!(removal.name.as_deref(), Some("Coins"));
     let summary = hold.summary();
     assert_eq!((summary.removals, &summary.digest), (1, &hold.digest));
     assert_eq!(summary.to_string(), hold.to_string());

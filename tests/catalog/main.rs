@@ -1,10 +1,13 @@
 //! The catalog: what holds for every listing, every boundary of the guard, and what confirms a removal.
 //!
 //! A target of its own, so that mutation testing of `src/catalog` builds no more than this.
+#![cfg(test)]
 
 mod confirmation;
 mod guard;
 mod laws;
+mod limits;
+mod log;
 
 use catalog_sync::catalog::{
     Answer, Answers, Catalog, Change, Confirmation, Entry, Kind, Limits, Op, Snapshot, Standing,

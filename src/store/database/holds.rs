@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Connection, Db, catalog, projects::must_exist, rows::Row, sql};
+use super::{Connection, Db, catalog, leases::lost, projects::must_exist, rows::Row, sql};
 use crate::{
     catalog::{Absence, Digest, Hold, HoldSummary, Key, guard::Absences},
     clock::Instant,
@@ -12,8 +12,6 @@ use crate::{
     run::{HoldEnd, Run},
     store::{Ended, Error, HoldTurn, Lease, RecordedHold, value},
 };
-
-use super::leases::lost;
 
 /// The hold that stands, from the columns `digest`, `reasons` and `removals` of an outer join.
 pub(super) fn read_standing(row: &Row<'_>) -> Result<Option<Hold>, Error> {
@@ -86,11 +84,11 @@ pub(super) async fn note(
     if absences.is_empty() {
         return Ok(0);
     }
-    let notes: Vec<_> = absences
+    let rows: Vec<_> = absences
         .iter()
         .map(|(key, absence)| json!({ "kind": key.kind, "store_id": key.store_id, "absence": absence }))
         .collect();
-    let noted = sqlx::query::<Db>(concat!(
+    let written = sqlx::query::<Db>(concat!(
         "update entries set absence = nullif(noted.value -> 'absence', 'null')
          from (select value from ",
         sql::each!("$2"),
@@ -99,10 +97,10 @@ pub(super) async fn note(
              and entries.kind = noted.value ->> 'kind' and entries.store_id = noted.value ->> 'store_id'"
     ))
     .bind(id.as_str())
-    .bind(sql::json(&notes))
+    .bind(sql::json(&rows))
     .execute(connection)
     .await?;
-    Ok(noted.rows_affected())
+    Ok(written.rows_affected())
 }
 
 pub(super) async fn discard(

@@ -234,11 +234,17 @@ pub(crate) async fn a_discarded_hold_keeps_its_things_and_can_be_taken_back(stor
     assert_eq!(ended[0].ended, Some(HoldEnd::Discarded));
     assert_eq!(ended[0].ended_at, Some(at(3)));
 
-    // The lease went back with it, and a stale one decides nothing.
-    let stale = store.discard(&lease, &held.digest, at(4)).await;
-    assert!(matches!(stale, Err(Error::LeaseLost { .. })), "{stale:?}");
-    let stale = store.reopen(&lease, &held.digest).await;
-    assert!(matches!(stale, Err(Error::LeaseLost { .. })), "{stale:?}");
+    // The lease went back with it, and a refused one decides nothing.
+    let refused = store.discard(&lease, &held.digest, at(4)).await;
+    assert!(
+        matches!(refused, Err(Error::LeaseLost { .. })),
+        "{refused:?}"
+    );
+    let refused = store.reopen(&lease, &held.digest).await;
+    assert!(
+        matches!(refused, Err(Error::LeaseLost { .. })),
+        "{refused:?}"
+    );
 
     let lease = claim(store, &acme, 5).await;
     assert!(!store.reopen(&lease, &"000000000000".into()).await.unwrap());

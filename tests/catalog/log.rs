@@ -1,9 +1,12 @@
 //! Each contradiction, found by its name.
 
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta};
 
-use super::*;
-use crate::catalog::{Kind, Op};
+use catalog_sync::{
+    catalog::{log::*, *},
+    clock::Instant,
+};
+use uuid::Uuid;
 
 fn day(day: i64) -> Instant {
     DateTime::from_timestamp(1_800_000_000 + 86_400 * day, 0).unwrap()
