@@ -244,7 +244,8 @@ fn absences(
     let noted = absent.difference(going).filter_map(|key| {
         let before = local.absent.get(*key);
         let absence = Absence {
-            since: before.map_or(evidence.now, |absence| absence.since),
+            // Not ahead of now: a clock that was wrong would have it wait for years.
+            since: before.map_or(evidence.now, |absence| absence.since.min(evidence.now)),
             seen_at: match before {
                 Some(absence) => absence.seen_at,
                 None => evidence.seen_at.get(&key.kind).copied(),

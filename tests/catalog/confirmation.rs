@@ -137,6 +137,17 @@ fn what_was_not_asked_for_goes_with_a_second_listing_five_minutes_later() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_puts_nothing_off() {
+    let mut bench = Bench::of(products(10));
+    let remote = without(&bench.local, 1);
+    bench.run(&remote, at(60 * 24 * 365));
+    let corrected = bench.run(&remote, at(0));
+    assert!(corrected.plan.changes().is_empty());
+    assert_eq!(bench.absence(&product(0)).since, at(0));
+    assert_eq!(removed(&bench.run(&remote, at(5))), ["00000"]);
+}
+
+#[test]
 fn a_listing_that_is_not_complete_confirms_nothing() {
     let mut bench = Bench::of(products(10));
     let remote = without(&bench.local, 1);
