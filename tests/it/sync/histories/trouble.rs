@@ -1,0 +1,222 @@
+//! What goes wrong while a catalog is listed, and at which page.
+
+use std::fmt;
+
+use proptest::{prelude::*, sample::Index};
+
+use super::history::{
+    Edit, MOST_GROUPS, MOST_PURCHASES, MOST_SUBSCRIPTIONS, a_counted_edit, an_edit,
+};
+use crate::sync::{APP, App, FaultKind};
+
+/// Whether what a listing lacks is asked for by its own id before it is removed. Until it is, a listing that lies twice at once, or
+/// that changes while it is read and keeps its total, is believed; histories then do without.
+pub(super) const ABSENCE_IS_CONFIRMED: bool = false;
+
+/// Something that goes wrong with a page.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub(super) what: What,
+    /// It does not pass: that page and all requests of the listing after it are hit.
+    pub(super) lasts: bool,
+    pub(super) at: Place,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Fault(&'static str, FaultKind),
+    /// The catalog changes just before the page is answered.
+    Edit(Edit),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    This(Listing, usize),
+    /// Any of those that there are.
+    Any(Index),
+}
+
+/// A list that a sync reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Listing {
+    App,
+    Purchases,
+    Groups,
+    /// Of a group of which not all came with it.
+    Subscriptions,
+}
+
+/// What can go wrong with a page, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Pair {
+    pub(super) what: &'static str,
+    pub(super) listing: Listing,
+    pub(super) page: usize,
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:?} {}", self.what, self.listing, self.page)
+    }
+}
+
+/// A page of a listing as it is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Spot {
+    pub(super) listing: Listing,
+    /// The end of the listing's path.
+    pub(super) path: String,
+    pub(super) page: usize,
+}
+
+const EDIT: &str = "edit";
+const REPEATED: &str = "repeated row";
+const SKIPPED: &str = "skipped row";
+const REORDERED: &str = "reordered page";
+const UNINCLUDED: &str = "dropped include";
+const UNCOUNTED: &str = "no total";
+const UNDERCOUNTED: &str = "total too low";
+const OVERCOUNTED: &str = "total too high";
+
+fn faults() -> Vec<(&'static str, FaultKind)> {
+    vec![
+        ("500", FaultKind::status(500)),
+        ("503", FaultKind::status(503)),
+        ("403", FaultKind::status(403)),
+        ("404", FaultKind::status(404)),
+        ("429", FaultKind::RateLimited { retry_after: None }),
+        ("401", FaultKind::Unauthorized),
+        ("reset", FaultKind::Reset),
+        ("cut body", FaultKind::CutBody),
+        ("HTML", FaultKind::Html200),
+        (REPEATED, FaultKind::RepeatRow),
+        (SKIPPED, FaultKind::SkipRow),
+        (REORDERED, FaultKind::ReorderedPage),
+        (UNINCLUDED, FaultKind::DropIncluded),
+        (UNCOUNTED, FaultKind::NoTotal),
+        (UNDERCOUNTED, FaultKind::TotalOff(-1)),
+        (OVERCOUNTED, FaultKind::TotalOff(1)),
+    ]
+}
+
+/// Everything that can go wrong, at every page that a listing can have.
+pub(super) fn pairs() -> Vec<Pair> {
+    let pages = [
+        (Listing::App, 1),
+        (Listing::Purchases, MOST_PURCHASES.div_ceil(2)),
+        (Listing::Groups, MOST_GROUPS.div_ceil(2)),
+        (Listing::Subscriptions, MOST_SUBSCRIPTIONS.div_ceil(2)),
+    ];
+    let names: Vec<&'static str> = faults()
+        .into_iter()
+        .map(|(name, _)| name)
+        .chain([EDIT])
+        .collect();
+    let mut pairs = Vec::new();
+    for (listing, count) in pages {
+        for page in 0..count {
+            let can_be = |name: &&str| match *name {
+                REPEATED | SKIPPED => page + 1 < count,
+                REORDERED | UNCOUNTED | UNDERCOUNTED | OVERCOUNTED => listing != Listing::App,
+                UNINCLUDED => matches!(listing, Listing::App | Listing::Groups),
+                _ => true,
+            };
+            let here = names.iter().copied().filter(can_be);
+            pairs.extend(here.map(|what| Pair {
+                what,
+                listing,
+                page,
+            }));
+        }
+    }
+    pairs
+}
+
+/// Just this, once or lasting.
+pub(super) fn just(pair: &Pair) -> impl Strategy<Value = Trouble> + use<> {
+    let fault = faults().into_iter().find(|(name, _)| *name == pair.what);
+    let what = match fault {
+        Some((name, kind)) => Just(What::Fault(name, kind)).boxed(),
+        None => an_edit_on_the_way(),
+    };
+    let place = Place::This(pair.listing, pair.page);
+    (what, any::<bool>()).prop_map(move |(what, lasts)| Trouble {
+        what,
+        lasts,
+        at: place.clone(),
+    })
+}
+
+/// Anything, at any page that there is.
+pub(super) fn any_of_all() -> impl Strategy<Value = Trouble> {
+    let fault = prop::sample::select(faults()).prop_map(|(name, kind)| What::Fault(name, kind));
+    let what = prop_oneof![3 => fault, 1 => an_edit_on_the_way()];
+    (what, any::<bool>(), any::<Index>()).prop_map(|(what, lasts, at)| Trouble {
+        what,
+        lasts,
+        at: Place::Any(at),
+    })
+}
+
+fn an_edit_on_the_way() -> BoxedStrategy<What> {
+    if ABSENCE_IS_CONFIRMED {
+        an_edit().prop_map(What::Edit).boxed()
+    } else {
+        a_counted_edit().prop_map(What::Edit).boxed()
+    }
+}
+
+impl Trouble {
+    pub(super) fn name(&self) -> &'static str {
+        match self.what {
+            What::Fault(name, _) => name,
+            What::Edit(_) => EDIT,
+        }
+    }
+
+    /// Whether it can hide a row from who sees no other sign of it.
+    pub(super) fn hides(&self) -> bool {
+        [SKIPPED, UNCOUNTED, UNDERCOUNTED, OVERCOUNTED, EDIT].contains(&self.name())
+    }
+
+    /// The page that it hits, if there is one.
+    pub(super) fn spot(&self, app: &App, rows: usize) -> Option<Spot> {
+        let mut spots = spots(app, rows);
+        match &self.at {
+            Place::Any(index) => Some(spots.swap_remove(index.index(spots.len()))),
+            Place::This(listing, page) => spots
+                .into_iter()
+                .find(|spot| (spot.listing, spot.page) == (*listing, *page)),
+        }
+    }
+}
+
+/// All pages that a sync asks for, with this many rows on each.
+fn spots(app: &App, rows: usize) -> Vec<Spot> {
+    let mut spots = Vec::new();
+    let mut pages = |listing, path: String, of: usize| {
+        spots.extend((0..of.div_ceil(rows).max(1)).map(|page| Spot {
+            listing,
+            path: path.clone(),
+            page,
+        }));
+    };
+    pages(Listing::App, format!("/apps/{APP}"), 1);
+    pages(
+        Listing::Purchases,
+        "/inAppPurchasesV2".to_owned(),
+        app.in_app_purchases.len(),
+    );
+    pages(
+        Listing::Groups,
+        format!("/apps/{APP}/subscriptionGroups"),
+        app.subscription_groups.len(),
+    );
+    for group in &app.subscription_groups {
+        if group.subscriptions.len() > rows {
+            let path = format!("/subscriptionGroups/{}/subscriptions", group.id);
+            pages(Listing::Subscriptions, path, group.subscriptions.len());
+        }
+    }
+    spots
+}
