@@ -35,7 +35,7 @@ use crate::{house::Backend, random::Random};
 const ROUND: u64 = 2;
 
 /// How often a history that fails is made smaller.
-const MOST_SHRINKS: u32 = 500;
+const MOST_SHRINKS: u32 = 200;
 
 #[test]
 fn what_upstream_had_all_the_while_stays_and_what_it_deleted_goes_on_sqlite() {

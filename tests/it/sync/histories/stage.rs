@@ -230,7 +230,7 @@ impl Play<'_> {
         let mut may_hide = true;
         let mut spots = Vec::new();
         for trouble in troubles {
-            let hides = trouble.hides();
+            let hides = trouble.what.hides();
             if hides && !ABSENCE_IS_CONFIRMED && !std::mem::replace(&mut may_hide, false) {
                 continue;
             }
@@ -239,9 +239,13 @@ impl Play<'_> {
             };
             let path = format!("{}$", spot.path);
             match &trouble.what {
-                What::Fault(_, kind) => {
-                    let fault = Fault::new(path, kind.clone()).after(spot.page);
-                    simulator.inject(if trouble.lasts { fault } else { fault.once() });
+                What::Faults(_, kinds) => {
+                    // Two that are to make up for one another do so once.
+                    let lasts = trouble.lasts && kinds.len() == 1;
+                    for (page, kind) in (spot.page..).zip(kinds) {
+                        let fault = Fault::new(path.as_str(), kind.clone()).after(page);
+                        simulator.inject(if lasts { fault } else { fault.once() });
+                    }
                 }
                 What::Edit(edit) => {
                     let (edit, past) = (edit.clone(), Arc::clone(&self.past));
@@ -250,7 +254,7 @@ impl Play<'_> {
                     });
                 }
             }
-            spots.push((trouble.name(), spot));
+            spots.push((trouble.what.name(), spot));
         }
         spots
     }

@@ -24,7 +24,8 @@ pub(super) struct Trouble {
 
 #[derive(Clone, Debug)]
 pub(super) enum What {
-    Fault(&'static str, FaultKind),
+    /// The first at the page, and a second at the one after it.
+    Faults(&'static str, Vec<FaultKind>),
     /// The catalog changes just before the page is answered.
     Edit(Edit),
 }
@@ -71,6 +72,8 @@ pub(super) struct Spot {
 
 const EDIT: &str = "edit";
 const REPEATED: &str = "repeated row";
+/// One came before the page and one went after it: the number of rows is right.
+const EXCHANGED: &str = "exchanged row";
 const SKIPPED: &str = "skipped row";
 const REORDERED: &str = "reordered page";
 const UNINCLUDED: &str = "dropped include";
@@ -78,24 +81,26 @@ const UNCOUNTED: &str = "no total";
 const UNDERCOUNTED: &str = "total too low";
 const OVERCOUNTED: &str = "total too high";
 
-fn faults() -> Vec<(&'static str, FaultKind)> {
+fn faults() -> Vec<What> {
+    let one = |name, kind| What::Faults(name, vec![kind]);
     vec![
-        ("500", FaultKind::status(500)),
-        ("503", FaultKind::status(503)),
-        ("403", FaultKind::status(403)),
-        ("404", FaultKind::status(404)),
-        ("429", FaultKind::RateLimited { retry_after: None }),
-        ("401", FaultKind::Unauthorized),
-        ("reset", FaultKind::Reset),
-        ("cut body", FaultKind::CutBody),
-        ("HTML", FaultKind::Html200),
-        (REPEATED, FaultKind::RepeatRow),
-        (SKIPPED, FaultKind::SkipRow),
-        (REORDERED, FaultKind::ReorderedPage),
-        (UNINCLUDED, FaultKind::DropIncluded),
-        (UNCOUNTED, FaultKind::NoTotal),
-        (UNDERCOUNTED, FaultKind::TotalOff(-1)),
-        (OVERCOUNTED, FaultKind::TotalOff(1)),
+        one("500", FaultKind::status(500)),
+        one("503", FaultKind::status(503)),
+        one("403", FaultKind::status(403)),
+        one("404", FaultKind::status(404)),
+        one("429", FaultKind::RateLimited { retry_after: None }),
+        one("401", FaultKind::Unauthorized),
+        one("reset", FaultKind::Reset),
+        one("cut body", FaultKind::CutBody),
+        one("HTML", FaultKind::Html200),
+        one(REPEATED, FaultKind::RepeatRow),
+        one(SKIPPED, FaultKind::SkipRow),
+        What::Faults(EXCHANGED, vec![FaultKind::RepeatRow, FaultKind::SkipRow]),
+        one(REORDERED, FaultKind::ReorderedPage),
+        one(UNINCLUDED, FaultKind::DropIncluded),
+        one(UNCOUNTED, FaultKind::NoTotal),
+        one(UNDERCOUNTED, FaultKind::TotalOff(-1)),
+        one(OVERCOUNTED, FaultKind::TotalOff(1)),
     ]
 }
 
@@ -109,7 +114,7 @@ pub(super) fn pairs() -> Vec<Pair> {
     ];
     let names: Vec<&'static str> = faults()
         .into_iter()
-        .map(|(name, _)| name)
+        .map(|what| what.name())
         .chain([EDIT])
         .collect();
     let mut pairs = Vec::new();
@@ -117,6 +122,7 @@ pub(super) fn pairs() -> Vec<Pair> {
         for page in 0..count {
             let can_be = |name: &&str| match *name {
                 REPEATED | SKIPPED => page + 1 < count,
+                EXCHANGED => page + 2 < count,
                 REORDERED | UNCOUNTED | UNDERCOUNTED | OVERCOUNTED => listing != Listing::App,
                 UNINCLUDED => matches!(listing, Listing::App | Listing::Groups),
                 _ => true,
@@ -134,9 +140,9 @@ pub(super) fn pairs() -> Vec<Pair> {
 
 /// Just this, once or lasting.
 pub(super) fn just(pair: &Pair) -> impl Strategy<Value = Trouble> + use<> {
-    let fault = faults().into_iter().find(|(name, _)| *name == pair.what);
-    let what = match fault {
-        Some((name, kind)) => Just(What::Fault(name, kind)).boxed(),
+    let faults = faults().into_iter().find(|it| it.name() == pair.what);
+    let what = match faults {
+        Some(faults) => Just(faults).boxed(),
         None => an_edit_on_the_way(),
     };
     let place = Place::This(pair.listing, pair.page);
@@ -149,8 +155,7 @@ pub(super) fn just(pair: &Pair) -> impl Strategy<Value = Trouble> + use<> {
 
 /// Anything, at any page that there is.
 pub(super) fn any_of_all() -> impl Strategy<Value = Trouble> {
-    let fault = prop::sample::select(faults()).prop_map(|(name, kind)| What::Fault(name, kind));
-    let what = prop_oneof![3 => fault, 1 => an_edit_on_the_way()];
+    let what = prop_oneof![3 => prop::sample::select(faults()), 1 => an_edit_on_the_way()];
     (what, any::<bool>(), any::<Index>()).prop_map(|(what, lasts, at)| Trouble {
         what,
         lasts,
@@ -166,19 +171,29 @@ fn an_edit_on_the_way() -> BoxedStrategy<What> {
     }
 }
 
-impl Trouble {
+impl What {
     pub(super) fn name(&self) -> &'static str {
-        match self.what {
-            What::Fault(name, _) => name,
-            What::Edit(_) => EDIT,
+        match self {
+            Self::Faults(name, _) => name,
+            Self::Edit(_) => EDIT,
         }
     }
 
     /// Whether it can hide a row from who sees no other sign of it.
     pub(super) fn hides(&self) -> bool {
-        [SKIPPED, UNCOUNTED, UNDERCOUNTED, OVERCOUNTED, EDIT].contains(&self.name())
+        let hiding = [
+            SKIPPED,
+            EXCHANGED,
+            UNCOUNTED,
+            UNDERCOUNTED,
+            OVERCOUNTED,
+            EDIT,
+        ];
+        hiding.contains(&self.name())
     }
+}
 
+impl Trouble {
     /// The page that it hits, if there is one.
     pub(super) fn spot(&self, app: &App, rows: usize) -> Option<Spot> {
         let mut spots = spots(app, rows);
