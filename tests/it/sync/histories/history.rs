@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::trouble::{self, Pair, Trouble};
+use super::trouble::{self, Listing, Pair, Trouble};
 use crate::sync::{APP, App, GracePeriod, InAppPurchase, Subscription, SubscriptionGroup};
 
 /// The most of each that an app has, so that the pages of a listing can be counted.
@@ -17,6 +17,8 @@ pub(super) struct History {
     pub(super) page: u32,
     /// Whether the guard holds what looks like an accident.
     pub(super) is_guarded: bool,
+    /// Whether there is one more run when all is as upstream has it, which is to change nothing.
+    pub(super) ends_with_another: bool,
     pub(super) purchases: usize,
     /// How many subscriptions each group has.
     pub(super) groups: Vec<usize>,
@@ -93,16 +95,24 @@ pub(super) fn histories(begins_with: Option<&Pair>) -> BoxedStrategy<History> {
             [Step::QUIET, troubled].into_iter().chain(rest).collect()
         },
     );
-    let groups = vec(1..=MOST_SUBSCRIPTIONS, MOST_GROUPS - 1).prop_map(|mut groups| {
-        groups.push(MOST_SUBSCRIPTIONS);
-        groups
-    });
-    history(
-        2..=2_u32,
-        MOST_PURCHASES - 1..=MOST_PURCHASES,
-        groups,
-        steps.boxed(),
-    )
+    // Few of all else: each request takes its time.
+    let few_groups = vec(0..=2_usize, 0..=2_usize);
+    let (purchases, groups) = match pair.listing {
+        Listing::App => (0..=4, few_groups.boxed()),
+        Listing::Purchases => (MOST_PURCHASES - 1..=MOST_PURCHASES, few_groups.boxed()),
+        Listing::Groups => (
+            0..=4,
+            vec(1..=2_usize, MOST_GROUPS - 1..=MOST_GROUPS).boxed(),
+        ),
+        Listing::Subscriptions => {
+            let with_a_large_one = few_groups.prop_map(|mut groups| {
+                groups.push(MOST_SUBSCRIPTIONS);
+                groups
+            });
+            (0..=4, with_a_large_one.boxed())
+        }
+    };
+    history(2..=2_u32, purchases, groups, steps.boxed())
 }
 
 fn history(
@@ -111,14 +121,17 @@ fn history(
     groups: impl Strategy<Value = Vec<usize>> + 'static,
     steps: BoxedStrategy<Vec<Step>>,
 ) -> BoxedStrategy<History> {
-    (page, any::<bool>(), purchases, groups, steps)
-        .prop_map(|(page, is_guarded, purchases, groups, steps)| History {
-            page,
-            is_guarded,
-            purchases,
-            groups,
-            steps,
-        })
+    (page, any::<(bool, bool)>(), purchases, groups, steps)
+        .prop_map(
+            |(page, (is_guarded, ends_with_another), purchases, groups, steps)| History {
+                page,
+                is_guarded,
+                ends_with_another,
+                purchases,
+                groups,
+                steps,
+            },
+        )
         .boxed()
 }
 
@@ -129,12 +142,16 @@ fn a_step() -> impl Strategy<Value = Step> {
 }
 
 /// Any edit.
-pub(super) fn an_edit() -> impl Strategy<Value = Edit> {
+fn an_edit() -> impl Strategy<Value = Edit> {
+    prop_oneof![9 => a_counted_edit(), 2 => a_move()]
+}
+
+/// An edit that moves a row to another place in a list, or to another list.
+pub(super) fn a_move() -> impl Strategy<Value = Edit> {
     let index = any::<Index>;
     prop_oneof![
-        3 => a_counted_edit(),
-        1 => (a_letter(), index()).prop_map(|(letter, of)| Edit::Rename(letter, of)),
-        1 => (index(), index()).prop_map(|(of, to)| Edit::Move(of, to)),
+        (a_letter(), index()).prop_map(|(letter, of)| Edit::Rename(letter, of)),
+        (index(), index()).prop_map(|(of, to)| Edit::Move(of, to)),
     ]
 }
 

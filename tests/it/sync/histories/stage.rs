@@ -94,7 +94,11 @@ impl Stage {
                 }
             }
         }
-        play.end(tally).await
+        play.end(tally).await?;
+        if history.ends_with_another {
+            play.nothing_more_happens(tally).await?;
+        }
+        Ok(())
     }
 
     async fn begin(&self, history: &History) -> Play<'_> {
@@ -205,7 +209,7 @@ impl Play<'_> {
             match wrong {
                 None if self.shown.is_none() => {
                     tally.count_agreement(run);
-                    return self.nothing_more_happens(tally).await;
+                    return Ok(());
                 }
                 Some(wrong) if run == RUNS => {
                     return Err(format!("after {RUNS} quiet runs, {wrong}"));

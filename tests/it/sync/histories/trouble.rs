@@ -5,7 +5,7 @@ use std::fmt;
 use proptest::{prelude::*, sample::Index};
 
 use super::history::{
-    Edit, MOST_GROUPS, MOST_PURCHASES, MOST_SUBSCRIPTIONS, a_counted_edit, an_edit,
+    Edit, MOST_GROUPS, MOST_PURCHASES, MOST_SUBSCRIPTIONS, a_counted_edit, a_move,
 };
 use crate::sync::{APP, App, FaultKind};
 
@@ -71,6 +71,7 @@ pub(super) struct Spot {
 }
 
 const EDIT: &str = "edit";
+const MOVED: &str = "moved row";
 const REPEATED: &str = "repeated row";
 /// One came before the page and one went after it: the number of rows is right.
 const EXCHANGED: &str = "exchanged row";
@@ -115,7 +116,7 @@ pub(super) fn pairs() -> Vec<Pair> {
     let names: Vec<&'static str> = faults()
         .into_iter()
         .map(|what| what.name())
-        .chain([EDIT])
+        .chain([EDIT, MOVED])
         .collect();
     let mut pairs = Vec::new();
     for (listing, count) in pages {
@@ -124,6 +125,7 @@ pub(super) fn pairs() -> Vec<Pair> {
                 REPEATED | SKIPPED => page + 1 < count,
                 EXCHANGED => page + 2 < count,
                 REORDERED | UNCOUNTED | UNDERCOUNTED | OVERCOUNTED => listing != Listing::App,
+                MOVED => ABSENCE_IS_CONFIRMED && listing != Listing::App,
                 UNINCLUDED => matches!(listing, Listing::App | Listing::Groups),
                 _ => true,
             };
@@ -143,7 +145,8 @@ pub(super) fn just(pair: &Pair) -> impl Strategy<Value = Trouble> + use<> {
     let faults = faults().into_iter().find(|it| it.name() == pair.what);
     let what = match faults {
         Some(faults) => Just(faults).boxed(),
-        None => an_edit_on_the_way(),
+        None if pair.what == MOVED => a_move().prop_map(What::Edit).boxed(),
+        None => a_counted_edit().prop_map(What::Edit).boxed(),
     };
     let place = Place::This(pair.listing, pair.page);
     (what, any::<bool>()).prop_map(move |(what, lasts)| Trouble {
@@ -155,7 +158,11 @@ pub(super) fn just(pair: &Pair) -> impl Strategy<Value = Trouble> + use<> {
 
 /// Anything, at any page that there is.
 pub(super) fn any_of_all() -> impl Strategy<Value = Trouble> {
-    let what = prop_oneof![3 => prop::sample::select(faults()), 1 => an_edit_on_the_way()];
+    let what = prop_oneof![
+        9 => prop::sample::select(faults()),
+        3 => a_counted_edit().prop_map(What::Edit),
+        u32::from(ABSENCE_IS_CONFIRMED) => a_move().prop_map(What::Edit),
+    ];
     (what, any::<bool>(), any::<Index>()).prop_map(|(what, lasts, at)| Trouble {
         what,
         lasts,
@@ -163,18 +170,11 @@ pub(super) fn any_of_all() -> impl Strategy<Value = Trouble> {
     })
 }
 
-fn an_edit_on_the_way() -> BoxedStrategy<What> {
-    if ABSENCE_IS_CONFIRMED {
-        an_edit().prop_map(What::Edit).boxed()
-    } else {
-        a_counted_edit().prop_map(What::Edit).boxed()
-    }
-}
-
 impl What {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Faults(name, _) => name,
+            Self::Edit(Edit::Rename(..) | Edit::Move(..)) => MOVED,
             Self::Edit(_) => EDIT,
         }
     }
@@ -188,6 +188,7 @@ impl What {
             UNDERCOUNTED,
             OVERCOUNTED,
             EDIT,
+            MOVED,
         ];
         hiding.contains(&self.name())
     }
