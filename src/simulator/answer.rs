@@ -28,6 +28,7 @@ use super::query::Query;
 use super::read::Reading;
 use super::refusal::Refusal;
 use super::server::Server;
+use super::state::State;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HTML: HeaderValue = HeaderValue::from_static("text/html");
@@ -61,6 +62,7 @@ pub(super) async fn answer(
         status: None,
         refused_because: None,
     });
+    server.make_edits(path, &pairs);
     let hits = server.faults().meet(path, &pairs, key_id.as_deref());
     let latency = server.latency();
     if !latency.is_zero() {
@@ -110,7 +112,7 @@ fn judge(
                 .map(axum::http::uri::Authority::as_str)
                 .or_else(|| host(&head.headers)),
         );
-        document(head, pairs, caller, &base, state.nulls, hits)
+        document(head, pairs, caller, &base, &state, hits)
     } else {
         Err(Refusal::rate_limited())
     };
@@ -127,7 +129,7 @@ fn document(
     pairs: &[(String, String)],
     caller: Caller<'_>,
     base: &str,
-    nulls: super::Nulls,
+    state: &State,
     hits: &Hits,
 ) -> Result<Value, Refusal> {
     if caller.team.agreement_missing {
@@ -141,11 +143,11 @@ fn document(
     if endpoint.is_catalog() && !caller.key.role.reads_catalog() {
         return Err(Refusal::forbidden());
     }
-    let query = Query::parse(endpoint, path, pairs)?;
+    let query = Query::parse(endpoint, path, pairs)?.capped(state.page_limit);
     let writer = Writer {
         base,
         query: &query,
-        nulls,
+        nulls: state.nulls,
     };
     let drift = hits.document.iter().map(FaultKind::drift).sum();
     let mut document = Reading {

@@ -190,17 +190,22 @@ impl Fault {
         if self.key_id.is_some() && self.key_id.as_deref() != key_id {
             return false;
         }
-        let (on_path, on_query) = match self.path.split_once('?') {
-            Some(parts) => parts,
-            None if self.path.contains('=') => ("", self.path.as_str()),
-            None => (self.path.as_str(), ""),
-        };
-        let path_matches = match on_path.strip_suffix('$') {
-            Some(end) => path.ends_with(end),
-            None => path.contains(on_path),
-        };
-        path_matches && (on_query.is_empty() || written(query).contains(on_query))
+        is_of(&self.path, path, query)
     }
+}
+
+/// Whether a request is one of those that are named as in [`Fault::path`].
+pub(super) fn is_of(named: &str, path: &str, query: &[(String, String)]) -> bool {
+    let (on_path, on_query) = match named.split_once('?') {
+        Some(parts) => parts,
+        None if named.contains('=') => ("", named),
+        None => (named, ""),
+    };
+    let path_matches = match on_path.strip_suffix('$') {
+        Some(end) => path.ends_with(end),
+        None => path.contains(on_path),
+    };
+    path_matches && (on_query.is_empty() || written(query).contains(on_query))
 }
 
 impl FaultKind {

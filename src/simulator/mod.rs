@@ -12,6 +12,7 @@ mod budget;
 mod clock;
 mod control;
 mod document;
+mod edit;
 mod endpoint;
 mod fault;
 mod gzip;
@@ -182,6 +183,22 @@ impl Simulator {
     /// Changes (or looks at) the state, between two requests. New things without an id get one.
     pub fn edit<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         self.server.edit(f)
+    }
+
+    /// Changes the state once, just before the request is answered that comes after so many of those that `path` names, as
+    /// [`Fault::path`] does: between two pages of a listing, whoever reads it.
+    pub fn edit_at(
+        &self,
+        path: impl Into<String>,
+        after: usize,
+        f: impl FnOnce(&mut State) + Send + 'static,
+    ) {
+        self.server.edits().add(path.into(), after, Box::new(f));
+    }
+
+    /// Forgets the edits of [`Simulator::edit_at`] that were not made.
+    pub fn clear_edits(&self) {
+        self.server.edits().clear();
     }
 
     /// The private key of this key id, PKCS#8 PEM.

@@ -1,5 +1,7 @@
 //! The query of a request, checked against what its endpoint takes.
 
+use std::num::NonZeroU32;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -15,6 +17,7 @@ pub(super) struct Query<'a> {
     path: &'a str,
     pairs: &'a [(String, String)],
     offset: usize,
+    most: Option<NonZeroU32>,
 }
 
 impl<'a> Query<'a> {
@@ -56,7 +59,14 @@ impl<'a> Query<'a> {
             path,
             pairs,
             offset,
+            most: None,
         })
+    }
+
+    /// The same query of a server that lets no more than this many come at once.
+    pub(super) const fn capped(mut self, most: Option<NonZeroU32>) -> Self {
+        self.most = most;
+        self
     }
 
     /// Where the page begins.
@@ -66,13 +76,18 @@ impl<'a> Query<'a> {
 
     /// The most rows on a page.
     pub(super) fn limit(&self) -> usize {
-        self.number("limit").unwrap_or(DEFAULT_ROWS)
+        self.cap(self.number("limit").unwrap_or(DEFAULT_ROWS))
     }
 
     /// The most linked resources of one resource.
     pub(super) fn linked_limit(&self, relationship: &str) -> usize {
-        self.number(&format!("limit[{relationship}]"))
-            .unwrap_or(DEFAULT_LINKED)
+        let asked = self.number(&format!("limit[{relationship}]"));
+        self.cap(asked.unwrap_or(DEFAULT_LINKED))
+    }
+
+    fn cap(&self, asked: usize) -> usize {
+        let most = self.most.and_then(|most| usize::try_from(most.get()).ok());
+        most.map_or(asked, |most| asked.min(most))
     }
 
     fn number(&self, name: &str) -> Option<usize> {

@@ -7,6 +7,7 @@ use super::Error;
 use super::auth::PublicKeys;
 use super::budget::Budgets;
 use super::clock::Clock;
+use super::edit::Edits;
 use super::fault::Faults;
 use super::journal::Journal;
 use super::state::State;
@@ -20,6 +21,7 @@ pub(super) struct Server {
     pub(super) public_keys: PublicKeys,
     state: Mutex<State>,
     faults: Mutex<Faults>,
+    edits: Mutex<Edits>,
     budgets: Mutex<Budgets>,
     latency: Mutex<Duration>,
 }
@@ -34,6 +36,7 @@ impl Server {
             public_keys: PublicKeys::default(),
             state: Mutex::new(state),
             faults: Mutex::default(),
+            edits: Mutex::default(),
             budgets: Mutex::default(),
             latency: Mutex::default(),
         }
@@ -45,6 +48,18 @@ impl Server {
 
     pub(super) fn faults(&self) -> MutexGuard<'_, Faults> {
         lock(&self.faults)
+    }
+
+    pub(super) fn edits(&self) -> MutexGuard<'_, Edits> {
+        lock(&self.edits)
+    }
+
+    /// Makes the edits that were to be made just before this request.
+    pub(super) fn make_edits(&self, path: &str, query: &[(String, String)]) {
+        let due = self.edits().meet(path, query);
+        for edit in due {
+            self.edit(edit);
+        }
     }
 
     pub(super) fn budgets(&self) -> MutexGuard<'_, Budgets> {

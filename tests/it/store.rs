@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use catalog_sync::store::{self, Store};
 
-#[cfg(all(feature = "nats", feature = "simulator"))]
+#[cfg(feature = "simulator")]
 pub(crate) use self::commits::replay;
 use crate::postgres;
 

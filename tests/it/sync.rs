@@ -15,8 +15,11 @@ use catalog_sync::{
     diagnosis::Code,
     project::{self, Project, ProjectId},
     run::{Outcome, Trigger},
-    simulator::{App, Fault, FaultKind, InAppPurchase, Simulator, State},
-    store,
+    simulator::{
+        App, Fault, FaultKind, GracePeriod, InAppPurchase, Simulator, State, Subscription,
+        SubscriptionGroup,
+    },
+    store::{self, Store},
     sync::{Engine, Error, Report},
     vault::{self, Vault},
 };
@@ -54,7 +57,7 @@ impl Bench {
 
     async fn with_limits(app: App, backend: Backend, limits: Limits) -> Self {
         let simulator = Simulator::start(State::with_app(app)).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let postgres = match backend {
             Backend::Sqlite => None,
             Backend::Postgres => Some(crate::postgres::database().await),
@@ -70,34 +73,8 @@ impl Bench {
         vault::create(&key_file, clock::now()).unwrap();
         let vault = Vault::open(&key_file).unwrap();
 
-        let state = simulator.state();
-        let (team, key) = state.key("SIMULATOR1").unwrap();
-        let credential = credential::read(Given {
-            key_id: Some(&key.key_id),
-            issuer_id: Some(&team.issuer_id),
-            private_key: Some(key.private_key.as_bytes()),
-            file_name: None,
-        })
-        .unwrap();
         let id: ProjectId = "acme".parse().unwrap();
-        let project = Project {
-            id: id.clone(),
-            app: project::App {
-                id: APP.to_owned(),
-                bundle_id: "com.example.app".to_owned(),
-                name: "Example".to_owned(),
-            },
-            key_id: credential.key_id.clone(),
-            issuer_id: credential.issuer_id.clone(),
-            cron: None,
-            guard: OwnLimits::default(),
-            paused_at: None,
-            created_at: clock::now(),
-        };
-        store
-            .add_project(&project, &vault.seal(&id, &credential).unwrap())
-            .await
-            .unwrap();
+        add_project(&*store, &vault, &id, &simulator.state()).await;
         let engine = Engine {
             store,
             vault: Arc::new(vault),
@@ -151,6 +128,44 @@ impl Bench {
         self.simulator
             .edit(|state| change(state.app_mut(APP).unwrap()));
     }
+}
+
+/// In memory, where there is such a place: nothing here has to outlive the test.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
+/// Adds a project for the app, with the first key of the first team.
+async fn add_project(store: &dyn Store, vault: &Vault, id: &ProjectId, state: &State) {
+    let team = &state.teams[0];
+    let key = &team.keys[0];
+    let credential = credential::read(Given {
+        key_id: Some(&key.key_id),
+        issuer_id: Some(&team.issuer_id),
+        private_key: Some(key.private_key.as_bytes()),
+        file_name: None,
+    })
+    .unwrap();
+    let project = Project {
+        id: id.clone(),
+        app: project::App {
+            id: APP.to_owned(),
+            bundle_id: "com.example.app".to_owned(),
+            name: "Example".to_owned(),
+        },
+        key_id: credential.key_id.clone(),
+        issuer_id: credential.issuer_id.clone(),
+        cron: None,
+        guard: OwnLimits::default(),
+        paused_at: None,
+        created_at: clock::now(),
+    };
+    store
+        .add_project(&project, &vault.seal(id, &credential).unwrap())
+        .await
+        .unwrap();
 }
 
 /// Kinds and ids that an app has upstream.

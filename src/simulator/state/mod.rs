@@ -10,6 +10,7 @@ mod file;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 
 pub(super) use complete::public_key;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -28,6 +29,9 @@ pub struct State {
     pub rate_limit_header: RateLimitHeader,
     /// Calls in a rolling hour for keys that do not set their own.
     pub hourly_limit: u32,
+    /// The most rows on a page and the most linked resources of one resource, whatever `limit` asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_limit: Option<NonZeroU32>,
     /// The developer teams.
     pub teams: Vec<Team>,
 }
@@ -38,6 +42,7 @@ impl Default for State {
             nulls: Nulls::default(),
             rate_limit_header: RateLimitHeader::default(),
             hourly_limit: DEFAULT_HOURLY_LIMIT,
+            page_limit: None,
             teams: Vec::new(),
         }
     }

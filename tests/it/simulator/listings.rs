@@ -1,5 +1,7 @@
 //! Listings: pages, cursors, cut includes, filters, sorts, and the parameters that are refused.
 
+use std::num::NonZeroU32;
+
 use catalog_sync::simulator::{App, InAppPurchase, Simulator, State};
 use serde_json::json;
 
@@ -310,5 +312,89 @@ async fn filters_and_sorts_are_kept_over_pages() {
             .all_ids("/v1/apps?filter[id]=1000000001&sort=-sku")
             .await,
         ["1000000001"]
+    );
+}
+
+#[tokio::test]
+async fn no_page_is_longer_than_the_state_allows() {
+    let (simulator, client) = start(app().with_in_app_purchases(5).with_groups(3, 3)).await;
+    simulator.edit(|state| state.page_limit = NonZeroU32::new(2));
+    let rows = async |listing: &str| -> Vec<usize> {
+        let pages = client.pages(&format!("{APP}/{listing}")).await;
+        for page in &pages {
+            assert_eq!(page.body["meta"]["paging"]["limit"], 2);
+        }
+        pages.iter().map(|page| page.ids().len()).collect()
+    };
+    assert_eq!(rows("inAppPurchasesV2?limit=200").await, [2, 2, 1]);
+    assert_eq!(rows("inAppPurchasesV2").await, [2, 2, 1]);
+    assert_eq!(rows("subscriptionGroups?limit=200").await, [2, 1]);
+
+    let page = client
+        .good(&format!(
+            "{APP}/subscriptionGroups?include=subscriptions&limit[subscriptions]=50"
+        ))
+        .await;
+    let linked = &page.body["data"][0]["relationships"]["subscriptions"];
+    assert_eq!(linked["data"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        linked["meta"]["paging"],
+        json!({ "total": 3, "limit": 2 }),
+        "a cut tells its total"
+    );
+    assert_eq!(page.body["included"].as_array().unwrap().len(), 4);
+
+    // Who asks for less gets less.
+    assert_eq!(
+        client
+            .good(&format!("{APP}/inAppPurchasesV2?limit=1"))
+            .await
+            .ids()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn an_edit_can_wait_for_a_page() {
+    let (simulator, client) = start(app().with_in_app_purchases(4)).await;
+    simulator.edit(|state| state.page_limit = NonZeroU32::new(2));
+    let first_goes = |state: &mut State| {
+        let purchases = &mut state.app_mut("1000000001").unwrap().in_app_purchases;
+        drop(purchases.remove(0));
+    };
+    simulator.edit_at("inAppPurchasesV2", 1, first_goes);
+    simulator.edit_at("inAppPurchasesV2?cursor=", 5, |_| panic!("it never comes"));
+    client.good(&format!("{APP}/subscriptionGroups")).await;
+    let listing = format!("{APP}/inAppPurchasesV2?sort=name");
+    let lengths = async || -> Vec<_> {
+        let pages = client.pages(&listing).await;
+        pages
+            .iter()
+            .map(|page| {
+                (
+                    page.ids().len(),
+                    page.body["meta"]["paging"]["total"].clone(),
+                )
+            })
+            .collect()
+    };
+    assert_eq!(
+        lengths().await,
+        [(2, json!(4)), (1, json!(3))],
+        "a row is skipped"
+    );
+    assert_eq!(
+        lengths().await,
+        [(2, json!(3)), (1, json!(3))],
+        "it is made once"
+    );
+
+    simulator.edit_at("inAppPurchasesV2", 0, first_goes);
+    simulator.clear_edits();
+    assert_eq!(
+        lengths().await.len(),
+        2,
+        "one that was not made can be forgotten"
     );
 }

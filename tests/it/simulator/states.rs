@@ -1,5 +1,6 @@
 //! States in files, keys on disk, and what is shipped.
 
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 
 use catalog_sync::simulator::{
@@ -77,6 +78,7 @@ fn a_state_survives_the_way_through_a_file() {
             .individual(&["1"])
             .with_hourly_limit(9),
     );
+    state.page_limit = NonZeroU32::new(3);
     assert_eq!(State::from_toml(&state.to_toml().unwrap()).unwrap(), state);
 }
 
