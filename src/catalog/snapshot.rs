@@ -22,6 +22,15 @@ impl Catalog {
         self.of_kind(kind).count()
     }
 
+    /// Without what is no part of the log.
+    #[must_use]
+    pub fn logged(self) -> Self {
+        Self {
+            absent: BTreeMap::new(),
+            ..self
+        }
+    }
+
     /// Whether it stays though it is gone, because somebody discarded its removal.
     #[must_use]
     pub fn is_kept(&self, key: &Key) -> bool {
@@ -37,7 +46,8 @@ impl Catalog {
             .filter(move |entry| entry.key.kind == kind)
     }
 
-    /// Brings the changes about. Replaying a project's whole change log onto an empty catalog gives its catalog.
+    /// Brings the changes about. Replaying a project's whole change log onto an empty catalog gives what is [`Self::logged`] of its
+    /// catalog.
     pub fn apply(&mut self, changes: &ChangeSet) {
         for change in changes {
             let key = change.key();
