@@ -349,16 +349,17 @@ impl Counts {
 /// `2 added, 1 updated, 0 removed`, and the restored where there are any.
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.total();
+        if total == Tally::default() {
+            return f.write_str("no changes");
+        }
         let Tally {
             added,
             updated,
             removed,
             restored,
-        } = self.total();
+        } = total;
         let mut line = String::new();
-        if added + updated + removed + restored == 0 {
-            return f.write_str("no changes");
-        }
         write!(line, "{added} added, {updated} updated, {removed} removed")?;
         if restored > 0 {
             write!(line, ", {restored} restored")?;

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// What may be written.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Plan {
     changes: ChangeSet,
@@ -32,7 +32,10 @@ impl Plan {
     /// A plan to change nothing, for a run that could not compare anything.
     #[must_use]
     pub fn nothing() -> Self {
-        Self::default()
+        Self {
+            changes: ChangeSet::default(),
+            absences: Absences::new(),
+        }
     }
 
     /// What is to be written.

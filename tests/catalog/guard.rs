@@ -310,3 +310,52 @@ fn a_hold_stays_for_kinds_that_were_not_looked_at() {
         purchases.unwrap().reasons.len() + groups.unwrap().reasons.len()
     );
 }
+
+#[test]
+fn a_reason_is_told_once_and_as_long_as_something_of_its_kind_is_held() {
+    let mut local = products(20);
+    local.present.extend(groups(2, 8).present);
+    let gone = |purchases: usize, subscriptions: usize| {
+        let mut remote = Snapshot::new();
+        for (kind, first) in [
+            (Kind::InAppPurchase, purchases),
+            (Kind::Subscription, subscriptions),
+        ] {
+            remote
+                .cover(kind, local.of_kind(kind).skip(first).cloned())
+                .unwrap();
+        }
+        remote
+    };
+    let kinds = |hold: &Hold| -> Vec<_> {
+        let of = |reason: &Reason| match reason {
+            Reason::Percent { kind, removed, .. } => (*kind, *removed),
+            other => panic!("{other:?}"),
+        };
+        hold.reasons.iter().map(of).collect()
+    };
+    let both = review(&local, &gone(7, 8), Standing::Nothing).hold.unwrap();
+    assert_eq!(
+        kinds(&both),
+        [(Kind::InAppPurchase, 7), (Kind::Subscription, 8)]
+    );
+
+    // The same again: each kind is told once.
+    let again = review(&local, &gone(7, 8), Standing::Held(&both))
+        .hold
+        .unwrap();
+    assert_eq!(again, both);
+    // More of one, and fewer of the other, which no rule is broken by any more: told as it was, for it is held still.
+    let moved = review(&local, &gone(8, 2), Standing::Held(&both))
+        .hold
+        .unwrap();
+    assert_eq!(
+        kinds(&moved),
+        [(Kind::InAppPurchase, 8), (Kind::Subscription, 8)]
+    );
+    // All of one kind returned: nothing is told of it.
+    let one = review(&local, &gone(7, 0), Standing::Held(&both))
+        .hold
+        .unwrap();
+    assert_eq!(kinds(&one), [(Kind::InAppPurchase, 7)]);
+}

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catalog_sync::catalog::{
-    Catalog, Change, ChangeSet, Entry, Hold, Kind, Limits, NotAListing, Op, Snapshot, Standing,
-    Unforeseen, diff, guard::Review, unforeseen,
+    Catalog, Change, ChangeSet, Counts, Digest, Entry, Hold, Kind, Limits, NotAListing, Op,
+    Snapshot, Standing, Tally, Unforeseen, diff, guard::Review, unforeseen,
 };
 use proptest::{collection::vec, prelude::*, sample::subsequence};
 use serde_json::{Value, json};
@@ -255,6 +255,35 @@ fn a_plan_prints_itself_field_by_field() {
                 { "name": "Monthly", "productId": "com.example.monthly", "state": "APPROVED", "groupLevel": 1 } },
         })
     );
+}
+
+#[test]
+fn names_are_read_as_they_are_written() {
+    for op in [Op::Added, Op::Updated, Op::Removed, Op::Restored] {
+        assert_eq!(op.as_str().parse::<Op>().unwrap(), op);
+    }
+    for kind in Kind::ALL {
+        assert_eq!(kind.as_str().parse::<Kind>().unwrap(), kind);
+    }
+    assert!("Added".parse::<Op>().is_err() && "group".parse::<Kind>().is_err());
+    let digest = Digest::from("0123456789AB");
+    assert_eq!(digest.to_string(), "0123456789ab");
+}
+
+#[test]
+fn counts_are_told_in_a_line() {
+    let of = |added, updated, removed, restored| {
+        let tally = Tally {
+            added,
+            updated,
+            removed,
+            restored,
+        };
+        Counts([(Kind::InAppPurchase, tally)].into()).to_string()
+    };
+    assert_eq!(of(0, 0, 0, 0), "no changes");
+    assert_eq!(of(1, 2, 3, 0), "1 added, 2 updated, 3 removed");
+    assert_eq!(of(0, 0, 0, 1), "0 added, 0 updated, 0 removed, 1 restored");
 }
 
 #[test]
