@@ -282,6 +282,14 @@ fn what_is_not_listed_is_noted_with_when_it_was_last_seen() {
     bench.run(&without(&bench.local, 0), at(10));
     let remote = without(&bench.local, 1);
     bench.run(&remote, at(20));
+    let mut logged = bench.local.clone();
+    logged.absent.clear();
+    assert_eq!(
+        bench.local.clone().logged(),
+        logged,
+        "all but what is noted"
+    );
+    assert!(!logged.present.is_empty());
     let noted = Absence {
         since: at(20),
         seen_at: Some(at(10)),

@@ -181,6 +181,17 @@ proptest! {
 }
 
 #[test]
+fn a_snapshot_counts_kind_by_kind() {
+    let mut remote = Snapshot::new();
+    let all: Vec<_> = products(3).present.into_values().collect();
+    remote.cover(Kind::InAppPurchase, all).unwrap();
+    let group = Entry::new(Kind::SubscriptionGroup, "7");
+    remote.cover(Kind::SubscriptionGroup, [group]).unwrap();
+    let counts = Kind::ALL.map(|kind| remote.count(kind));
+    assert_eq!(counts, [3, 1, 0, 0]);
+}
+
+#[test]
 fn a_kind_is_covered_whole_or_not_at_all() {
     let mut snapshot = Snapshot::new();
     let product = || Entry::new(Kind::InAppPurchase, "1");

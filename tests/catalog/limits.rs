@@ -52,3 +52,13 @@ fn limits_that_are_set_anew_leave_the_others() {
     };
     assert_eq!(set.or(&before), expected);
 }
+
+#[test]
+fn limits_of_which_none_is_set_are_empty() {
+    assert!(OwnLimits::default().is_empty());
+    let one = OwnLimits {
+        descendants_max: Some(0),
+        ..OwnLimits::default()
+    };
+    assert!(!one.is_empty());
+}

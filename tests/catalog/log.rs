@@ -435,3 +435,13 @@ fn twenty_contradictions_are_told_and_the_others_counted() {
     assert_eq!((proof.contradictions.len(), proof.more), (20, 5));
     assert!(!proof.holds());
 }
+
+#[test]
+fn what_retention_left_of_a_key_is_still_held_to_what_came_before() {
+    let (mut lines, stored) = sound();
+    lines[3].change = Ok(updated(coins("x"), coins("b")));
+    assert_eq!(
+        sentences(&verify(lines, Some(day(9)), &stored, 3)),
+        ["line 4: in_app_purchase 1: what it is said to have been is not what it was: name"]
+    );
+}
