@@ -11,6 +11,17 @@ alter table projects add column guard jsonb;
 
 -- Of which app each kind was last listed, with which key and by which read.
 alter table project_state add column listed_with jsonb not null default '{}';
+update project_state set listed_with = coalesce((
+    select jsonb_object_agg(c.key, jsonb_build_object('app', p.app_id, 'key', k.key_id, 'read', case c.key
+            when 'in_app_purchase' then '/v1/apps/{id}/inAppPurchasesV2'
+            when 'subscription_group' then '/v1/apps/{id}/subscriptionGroups'
+            when 'subscription' then '/v1/subscriptionGroups/{id}/subscriptions'
+            when 'grace_period' then '/v1/apps/{id}/subscriptionGracePeriod'
+        end))
+    from projects p, api_keys k, jsonb_each(project_state.covered_at) c
+    where p.id = project_state.project_id and k.project_id = project_state.project_id
+), '{}');
+
 -- Before this instant, the change log has for each entry its latest change alone.
 alter table project_state add column log_since timestamptz;
 
@@ -34,6 +45,7 @@ create table removal_holds (
     held bigint not null,
     held_at timestamptz not null,
     run_id text,
+    told_at timestamptz, -- when a daemon's log told of it
     ended_at timestamptz,
     ended text check (ended in ('approved', 'discarded', 'lapsed', 'replaced')),
     ended_run_id text
@@ -270,7 +282,9 @@ select
     s.set_aside_at,
     h.held_at as held_since,
     h.reason as hold_reason,
-    (select count(*) from entries e where e.project_id = p.id and e.absence is not null and e.removed_at is null) as missing
+    (select count(*) from entries e where e.project_id = p.id and e.absence is not null and e.removed_at is null) as missing,
+    (select count(*) from entries e where e.project_id = p.id and (e.absence ->> 'kept_at')::timestamptz is not null and e.removed_at is null) as kept,
+    s.log_since
 from projects p
 join project_state s on s.project_id = p.id
 join api_keys k on k.project_id = p.id

@@ -18,6 +18,17 @@ alter table projects add column guard text check (guard is null or json_valid(gu
 
 -- Of which app each kind was last listed, with which key and by which read.
 alter table project_state add column listed_with text not null default '{}' check (json_valid(listed_with));
+update project_state set listed_with = (
+    select json_group_object(c.key, json_object('app', p.app_id, 'key', k.key_id, 'read', case c.key
+            when 'in_app_purchase' then '/v1/apps/{id}/inAppPurchasesV2'
+            when 'subscription_group' then '/v1/apps/{id}/subscriptionGroups'
+            when 'subscription' then '/v1/subscriptionGroups/{id}/subscriptions'
+            when 'grace_period' then '/v1/apps/{id}/subscriptionGracePeriod'
+        end))
+    from projects p, api_keys k, json_each(project_state.covered_at) c
+    where p.id = project_state.project_id and k.project_id = project_state.project_id
+);
+
 -- Before this instant, the change log has for each entry its latest change alone.
 alter table project_state add column log_since text;
 
@@ -41,6 +52,7 @@ create table removal_holds (
     held integer not null,
     held_at text not null,
     run_id text,
+    told_at text, -- when a daemon's log told of it
     ended_at text,
     ended text check (ended in ('approved', 'discarded', 'lapsed', 'replaced')),
     ended_run_id text
@@ -274,7 +286,9 @@ select
     s.set_aside_at,
     h.held_at as held_since,
     h.reason as hold_reason,
-    (select count(*) from entries e where e.project_id = p.id and e.absence is not null and e.removed_at is null) as missing
+    (select count(*) from entries e where e.project_id = p.id and e.absence is not null and e.removed_at is null) as missing,
+    (select count(*) from entries e where e.project_id = p.id and e.absence ->> '$.kept_at' is not null and e.removed_at is null) as kept,
+    s.log_since
 from projects p
 join project_state s on s.project_id = p.id
 join api_keys k on k.project_id = p.id

@@ -23,7 +23,7 @@ pub struct Absence {
         serialize_with = "some_in_milliseconds"
     )]
     pub seen_at: Option<DateTime<Utc>>,
-    /// What App Store Connect last said when it was asked for by its own id.
+    /// What App Store Connect last said when it was asked for by its own id: never that nothing could be learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
     /// Since when it stays, though it is gone, because somebody discarded its removal.
@@ -43,10 +43,11 @@ pub enum Answer {
     There,
     /// 404: there is none.
     Gone,
+    /// Nothing could be learned.
+    Unknown,
 }
 
-/// What App Store Connect said of things that it did not list. A thing that was not asked for, or of which nothing could be
-/// learned, is not in it.
+/// What App Store Connect said of things that it did not list. A thing that was not asked for is not in it.
 pub type Answers = BTreeMap<Key, Answer>;
 
 /// When the absence of a thing is believed.
@@ -69,7 +70,8 @@ impl Default for Confirmation {
 
 impl Confirmation {
     /// The things to ask for, of those that would be removed: never those of which a 404 is known, nor those that a person is to
-    /// decide about or has decided about. First those that were never asked for.
+    /// decide about or has decided about. Of those that were there when they were last asked for, at least half of a run's are
+    /// asked for again; from turn to turn others, when there are more than can be asked for.
     #[must_use]
     pub fn to_ask(
         &self,
@@ -77,59 +79,65 @@ impl Confirmation {
         local: &Catalog,
         standing: Option<&Hold>,
         mut is_new: impl FnMut(Kind) -> bool,
+        turn: i64,
     ) -> Vec<Key> {
         let held: BTreeSet<&Key> = standing
             .iter()
             .flat_map(|hold| &hold.removals)
             .map(|held| &held.key)
             .collect();
-        let mut asked: Vec<(bool, &Key)> = changes
+        let (mut unknown, mut there) = (Vec::new(), Vec::new());
+        for key in changes
             .iter()
             .filter(|change| matches!(change, Change::Removed { .. }))
             .map(Change::key)
             .filter(|key| key.kind != Kind::GracePeriod && !is_new(key.kind) && !held.contains(key))
-            .filter_map(|key| match local.absent.get(key) {
-                None => Some((false, key)),
-                Some(absence) if absence.kept_at.is_some() => None,
-                Some(absence) => match absence.answer {
-                    Some(Answer::Gone) => None,
-                    Some(Answer::There) => Some((true, key)),
-                    None => Some((false, key)),
-                },
-            })
-            .collect();
-        asked.sort_unstable();
+            .filter(|key| !local.is_kept(key))
+        {
+            match local.absent.get(key).and_then(|absence| absence.answer) {
+                Some(Answer::Gone) => {}
+                Some(Answer::There) => there.push(key),
+                Some(Answer::Unknown) | None => unknown.push(key),
+            }
+        }
+        let again = there.len().min(self.asked_max / 2);
+        let first = unknown.len().min(self.asked_max - again);
+        let again = there.len().min(self.asked_max - first);
+        let mut asked = rotated(&unknown, turn, first);
+        asked.extend(rotated(&there, turn, again));
         asked
-            .into_iter()
-            .take(self.asked_max)
-            .map(|(_, key)| key.clone())
-            .collect()
     }
 
-    /// Whether a thing that this run did not find listed is gone. `answers` are this run's.
+    /// Whether a thing that this run did not find listed is gone. `said` is what was last said of it; `is_refuted` tells that the
+    /// listing leaves out other things that are there.
     pub(super) fn confirms(
         &self,
-        key: &Key,
+        said: Option<Answer>,
         before: Option<&Absence>,
-        answers: &Answers,
+        is_refuted: bool,
         now: DateTime<Utc>,
     ) -> bool {
-        let said = answers
-            .get(key)
-            .copied()
-            .or_else(|| before.and_then(|absence| absence.answer));
         match (said, before) {
             (Some(Answer::Gone), _) => true,
-            (Some(Answer::There), _) | (None, None) => false,
-            (None, Some(absence)) => {
-                // A listing without a thing that is there is not complete, however it looks: it confirms nothing.
-                let is_refuted = answers
-                    .iter()
-                    .any(|(other, answer)| other.kind == key.kind && *answer == Answer::There);
+            (Some(Answer::There), _) | (_, None) => false,
+            // A listing without a thing that is there is not complete, however it looks: it confirms nothing.
+            (Some(Answer::Unknown) | None, Some(absence)) => {
                 !is_refuted && now - absence.since >= self.again_after
             }
         }
     }
+}
+
+/// So many of the keys, beginning further on from turn to turn.
+fn rotated(keys: &[&Key], turn: i64, most: usize) -> Vec<Key> {
+    let turn = usize::try_from(turn).unwrap_or_default();
+    let from = turn.wrapping_mul(most).checked_rem(keys.len()).unwrap_or(0);
+    keys.iter()
+        .cycle()
+        .skip(from)
+        .take(most)
+        .map(|key| (*key).clone())
+        .collect()
 }
 
 /// As the databases write instants, so that views can show them as they are.

@@ -121,7 +121,12 @@ pub fn review(
     let vanished: BTreeSet<&Key> = absent
         .iter()
         .copied()
-        .filter(|key| !local.is_kept(key) && evidence.answers.get(key) != Some(&Answer::There))
+        .filter(|key| !local.is_kept(key) && answer(key, local, evidence) != Some(Answer::There))
+        .collect();
+    let refuted: BTreeSet<Kind> = absent
+        .iter()
+        .filter(|key| answer(key, local, evidence) == Some(Answer::There))
+        .map(|key| key.kind)
         .collect();
 
     let moved: BTreeSet<&Key> = changes
@@ -147,11 +152,13 @@ pub fn review(
         .iter()
         .copied()
         .filter(|key| {
-            let before = local.absent.get(*key);
             let is_confirmed = || {
-                evidence
-                    .confirmation
-                    .confirms(key, before, evidence.answers, evidence.now)
+                evidence.confirmation.confirms(
+                    answer(key, local, evidence),
+                    local.absent.get(*key),
+                    refuted.contains(&key.kind),
+                    evidence.now,
+                )
             };
             approved.contains(key) || (!held.contains(key) && is_confirmed())
         })
@@ -177,7 +184,8 @@ pub fn review(
     let (stays, _) = stays.partition(|change| held.contains(change.key()));
     Review {
         plan: Plan { changes, absences },
-        hold: (!stays.is_empty()).then(|| Hold::of(reasons, &stays)),
+        hold: (!stays.is_empty())
+            .then(|| Hold::of(reasons, &stays, |key| answer(key, local, evidence))),
         is_approved,
     }
 }
@@ -192,35 +200,52 @@ fn held<'a>(
 ) -> BTreeSet<&'a Key> {
     let mut held_kinds: BTreeSet<Kind> = reasons
         .iter()
-        .filter(|reason| !matches!(reason, Reason::Descendants { .. }))
+        .filter(|reason| reason.is_of_the_kind())
         .map(Reason::kind)
         .collect();
+    let mut still_held = BTreeSet::new();
     if let Standing::Held(before) | Standing::Approved(before) = standing {
-        let still_gone = before
+        still_held = before
             .removals
             .iter()
-            .filter(|held| vanished.contains(&held.key));
-        let kinds: BTreeSet<Kind> = still_gone.map(|held| held.key.kind).collect();
-        let told: BTreeSet<Kind> = reasons.iter().map(Reason::kind).collect();
-        let earlier = before
+            .filter_map(|held| vanished.get(&held.key).copied())
+            .collect();
+        let kinds: BTreeSet<Kind> = still_held.iter().map(|key| key.kind).collect();
+        let told = |earlier: &Reason| {
+            let same = |reason: &Reason| {
+                reason.kind() == earlier.kind()
+                    && reason.is_of_the_kind() == earlier.is_of_the_kind()
+            };
+            reasons.iter().any(same)
+        };
+        let earlier: Vec<Reason> = before
             .reasons
             .iter()
-            .filter(|reason| kinds.contains(&reason.kind()) && !told.contains(&reason.kind()));
-        reasons.extend(earlier.cloned());
+            .filter(|reason| kinds.contains(&reason.kind()) && !told(reason))
+            .cloned()
+            .collect();
+        // Of a kind that was held for what is in one parent, other removals are none of its business.
+        held_kinds.extend(
+            earlier
+                .iter()
+                .filter(|it| it.is_of_the_kind())
+                .map(Reason::kind),
+        );
+        reasons.extend(earlier);
         if reasons.is_empty() && !kinds.is_empty() {
             // What was its reason has returned; what was held with it has not.
             reasons.clone_from(&before.reasons);
         }
-        held_kinds.extend(kinds);
     }
     let parent_of = |key: &Key| parent_key(key, local.present.get(key)?.parent.as_ref());
     let mut held: BTreeSet<&Key> = vanished
         .iter()
         .copied()
         .filter(|key| {
+            let is_held = |key: &Key| held_parents.contains(key) || still_held.contains(key);
             held_kinds.contains(&key.kind)
-                || held_parents.contains(*key)
-                || parent_of(key).is_some_and(|parent| held_parents.contains(&parent))
+                || is_held(key)
+                || parent_of(key).is_some_and(|parent| is_held(&parent))
         })
         .collect();
     // A parent stays as long as anything in it stays.
@@ -253,16 +278,20 @@ fn absences(
                 Some(absence) => absence.seen_at,
                 None => evidence.seen_at.get(&key.kind).copied(),
             },
-            answer: evidence
-                .answers
-                .get(*key)
-                .copied()
-                .or_else(|| before.and_then(|absence| absence.answer)),
+            answer: answer(key, local, evidence),
             kept_at: before.and_then(|absence| absence.kept_at),
         };
         (before != Some(&absence)).then(|| ((*key).clone(), Some(absence)))
     });
     listed_again.chain(noted).collect()
+}
+
+/// What was last said of a thing that is not listed, by which something was learned.
+fn answer(key: &Key, local: &Catalog, evidence: &Evidence<'_>) -> Option<Answer> {
+    let now = evidence.answers.get(key).copied();
+    let before = || local.absent.get(key)?.answer;
+    now.filter(|answer| *answer != Answer::Unknown)
+        .or_else(before)
 }
 
 fn parent_key(key: &Key, parent: Option<&StoreId>) -> Option<Key> {

@@ -8,7 +8,7 @@ use std::{
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
-use super::{Body, ChangeSet, Key, Kind, StoreId, source::Turn};
+use super::{Answer, Body, ChangeSet, Key, Kind, StoreId, source::Turn};
 
 /// Removals held back until somebody approves them or the things return.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,11 @@ pub struct Hold {
 
 impl Hold {
     /// A hold of these removals.
-    pub(super) fn of(reasons: Vec<Reason>, removals: &ChangeSet) -> Self {
+    pub(super) fn of(
+        reasons: Vec<Reason>,
+        removals: &ChangeSet,
+        answer: impl Fn(&Key) -> Option<Answer>,
+    ) -> Self {
         let removals: Vec<Held> = removals
             .iter()
             .map(|change| {
@@ -32,6 +36,7 @@ impl Hold {
                     key: entry.key.clone(),
                     product_id: entry.product_id().map(str::to_owned),
                     name: entry.name().map(str::to_owned),
+                    answer: answer(&entry.key),
                     before: Some(entry.body()),
                 }
             })
@@ -41,6 +46,16 @@ impl Hold {
             reasons,
             removals,
         }
+    }
+
+    /// Whether the other holds the same, by the same rules: their numbers may differ.
+    #[must_use]
+    pub fn is_as(&self, other: &Self) -> bool {
+        let rules = |hold: &Self| -> Vec<_> {
+            let rule = |reason: &Reason| (reason.kind(), std::mem::discriminant(reason));
+            hold.reasons.iter().map(rule).collect()
+        };
+        self.digest == other.digest && rules(self) == rules(other)
     }
 
     /// The hold without what it holds.
@@ -90,6 +105,9 @@ pub struct Held {
     /// Its name, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What App Store Connect said when it was asked for by its own id, before it was held; none if it was not, or nothing was learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
     /// All of it, as it is in the catalog; a hold that an earlier version stored has not kept it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Body>,
@@ -194,6 +212,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether all removals of the kind are held for it.
+    pub(super) fn is_of_the_kind(&self) -> bool {
+        !matches!(self, Self::Descendants { .. })
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Everything { kind, .. }

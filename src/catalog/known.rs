@@ -99,6 +99,21 @@ impl Value {
     }
 }
 
+impl Value {
+    /// What is told of a value that it does not take: of free texts, numbers and flags just what it is, for there are many.
+    fn told(&self, value: &Json) -> String {
+        match (self, value) {
+            (Self::OneOf(_) | Self::Some(_), value) => value.to_string(),
+            (_, Json::Null) => "(nothing)".to_owned(),
+            (_, Json::Bool(_)) => "(true or false)".to_owned(),
+            (_, Json::Number(_)) => "(a number)".to_owned(),
+            (_, Json::String(_)) => "(a text)".to_owned(),
+            (_, Json::Array(_)) => "(a list)".to_owned(),
+            (_, Json::Object(_)) => "(an object)".to_owned(),
+        }
+    }
+}
+
 /// What Apple sent that this version does not know. It is kept as it came.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unforeseen {
@@ -106,7 +121,8 @@ pub struct Unforeseen {
     pub kind: Kind,
     /// The attribute, by Apple's name.
     pub attribute: String,
-    /// Its value, as JSON; none when the attribute itself is not known, whatever its values.
+    /// Its value, as JSON, where an attribute has one of a few; else its type. None when the attribute itself is not known, whatever its
+    /// values.
     pub value: Option<String>,
 }
 
@@ -126,7 +142,7 @@ pub fn unforeseen(entry: &Entry) -> impl Iterator<Item = Unforeseen> {
         Some(Unforeseen {
             kind: entry.key.kind,
             attribute: name.clone(),
-            value: expected.map(|_| value.to_string()),
+            value: expected.map(|(_, expected)| expected.told(value)),
         })
     })
 }

@@ -125,6 +125,8 @@ pub enum Wrong {
     ChangedTwice { revision: i64 },
     #[error("the line tells no change: {why}")]
     Unreadable { why: String },
+    #[error("readers find it under another product id than its attributes have")]
+    ProductId,
     #[error("it was added, but was there")]
     AddedWhatIsThere,
     #[error("it was added and not restored, but was removed as lately as {removed_at}")]
@@ -312,6 +314,11 @@ impl Verification {
                 fields: differing(was, said),
             }),
         }
+    }
+
+    /// That readers find an entry under another product id than its attributes have.
+    pub fn misname(&mut self, key: &Key) {
+        self.blame(None, Some(key), Wrong::ProductId);
     }
 
     /// At the end of the log: compares what it leads to with what is stored of the same moment.

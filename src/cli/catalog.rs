@@ -327,8 +327,9 @@ fn tell(status: &Status, holds: &[RecordedHold], output: &Output) -> anyhow::Res
     if status.missing > 0 {
         let held = status.hold.as_ref().map_or(0, |hold| hold.removals);
         output.say(format_args!(
-            "  missing       {} not in Apple's latest listing, {held} of them held; 'catalog-sync catalog {}' marks them",
-            status.missing, project.id
+            "  missing       {} not in Apple's latest listing: {held} held, {} kept; 'catalog-sync catalog {}' marks them, \
+             'catalog-sync holds {} --all' tells what was decided",
+            status.missing, status.kept, project.id, project.id
         ))?;
     }
     if status.consecutive_failures > 0 {

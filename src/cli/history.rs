@@ -129,6 +129,10 @@ pub(super) async fn verify(
     if proof.more > 0 {
         output.say(format_args!("  and {} more", grouped(proof.more)))?;
     }
+    output.say(
+        "  Something else than catalog-sync wrote to the database, or this is a fault of ours. Readers see what is stored; the next \
+         sync sets right what differs from Apple's. What the log lost is in your backups.",
+    )?;
     Ok(Verdict::Failed)
 }
 

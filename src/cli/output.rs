@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    catalog::{Change, ChangeSet, Digest, Hold, HoldSummary, Op},
+    catalog::{Answer, Change, ChangeSet, Digest, Hold, HoldSummary, Op},
     clock::{self, Instant},
     diagnosis::Diagnosis,
     store,
@@ -170,6 +170,19 @@ impl Output {
     /// What is held, or would be, and why.
     pub(super) fn held(&self, hold: &Hold) -> io::Result<()> {
         self.say(format_args!("{RED}! {hold}{RED:#}"))?;
+        let gone = hold
+            .removals
+            .iter()
+            .filter(|held| held.answer == Some(Answer::Gone))
+            .count();
+        self.say(format_args!(
+            "  asked for by their own ids, Apple answered 404 for {gone} of them{}",
+            if gone < hold.removals.len() {
+                "; the others were not asked for, or gave no answer"
+            } else {
+                ""
+            }
+        ))?;
         for held in hold.removals.iter().take(CHANGES_SHOWN) {
             let id = plain(
                 held.product_id

@@ -15,16 +15,16 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Verdict,
-    output::{BOLD, GREEN, Output, RED, YELLOW, counted},
+    output::{BOLD, GREEN, Output, RED, YELLOW, counted, plain},
     wiring::Wiring,
 };
 use crate::{
     asc::Meter,
-    catalog::{Digest, Hold, Kind},
+    catalog::{Answer, Digest, Hold, Kind},
     diagnosis::Diagnosis,
     project::ProjectId,
     run::{Outcome, Trigger},
-    sync::{Engine, Error, Report},
+    sync::{Engine, Error, Report, Waiting},
 };
 
 /// Which projects to sync.
@@ -188,7 +188,7 @@ pub(super) async fn plan(
         }
         None => {}
     }
-    tell_waiting(preview.waiting.len(), output)?;
+    tell_waiting(&preview.waiting, output)?;
     let requests = counted(preview.cost.requests, "request");
     let failed = preview.failures.len() == Kind::ALL.len();
     output.say(if failed {
@@ -228,8 +228,12 @@ pub(super) async fn approve(
     output: &Output,
 ) -> anyhow::Result<Verdict> {
     match engine.store.load_state(id).await?.hold {
-        None if engine.reopen(id, digest).await? => {}
-        None => anyhow::bail!("nothing of project '{id}' is held"),
+        None if engine.reopen(id, digest).await? => {
+            output.say("The decision to keep these things is taken back; they are held again.")?;
+        }
+        None => anyhow::bail!(
+            "nothing of project '{id}' is held under {digest}; 'catalog-sync holds {id} --all' shows what was"
+        ),
         Some(hold) if hold.digest != *digest => {
             return Err(other_digest(id, digest, &hold));
         }
@@ -276,7 +280,9 @@ pub(super) async fn discard(
     let Some(hold) = engine.discard(id, digest).await? else {
         return Err(match engine.store.load_state(id).await?.hold {
             Some(hold) => other_digest(id, digest, &hold),
-            None => anyhow::anyhow!("nothing of project '{id}' is held"),
+            None => anyhow::anyhow!(
+                "nothing of project '{id}' is held under {digest}; 'catalog-sync holds {id} --all' shows what was"
+            ),
         });
     };
     let kept = hold.removals.len();
@@ -293,21 +299,42 @@ pub(super) async fn discard(
 
 fn other_digest(id: &ProjectId, digest: &Digest, hold: &Hold) -> anyhow::Error {
     anyhow::anyhow!(
-        "no hold of project '{id}' has digest {digest}; the one there is has {}: {hold}",
+        "no hold of project '{id}' has digest {digest}; the one there is has {}: {hold}; 'catalog-sync holds {id}' shows it",
         hold.digest
     )
 }
 
-/// What is not listed any more and waits to be confirmed.
-fn tell_waiting(waiting: usize, output: &Output) -> std::io::Result<()> {
-    match waiting {
-        0 => Ok(()),
-        1 => output
-            .say("  1 thing is not listed any more; it stays until a later run finds the same"),
-        more => output.say(format_args!(
-            "  {more} things are not listed any more; they stay until a later run finds the same"
-        )),
+/// What is not listed any more and stays for now.
+fn tell_waiting(waiting: &[Waiting], output: &Output) -> std::io::Result<()> {
+    for said in [Some(Answer::There), Some(Answer::Gone), None] {
+        let of: Vec<&Waiting> = waiting
+            .iter()
+            .filter(|waiting| waiting.absence.answer == said)
+            .collect();
+        let Some(first) = of.first() else { continue };
+        let id = first
+            .product_id
+            .as_deref()
+            .unwrap_or(first.key.store_id.as_str());
+        let and = match of.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let why = match said {
+            Some(Answer::There) => {
+                "not listed, yet there when asked for by id: Apple's listing leaves it out, it stays"
+            }
+            Some(Answer::Gone) => "gone at Apple; it stays until what is in it is gone too",
+            Some(Answer::Unknown) | None => {
+                "not listed any more; it stays until a later listing, five minutes from now or more, confirms that"
+            }
+        };
+        output.say(format_args!(
+            "  {YELLOW}? {}{and}{YELLOW:#} {why}",
+            plain(id)
+        ))?;
     }
+    Ok(())
 }
 
 fn verdict_of(report: &Report) -> Verdict {
@@ -346,7 +373,15 @@ pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io:
     if let Some(hold) = hold {
         output.hold(id, hold)?;
     }
-    tell_waiting(waiting.len(), output)?;
+    tell_waiting(waiting, output)?;
+    for unforeseen in &committed.unforeseen {
+        output.say(format_args!(
+            "  {YELLOW}Apple sends what this version does not know{YELLOW:#}: {} {} {}; it is kept as it is",
+            unforeseen.kind,
+            plain(&unforeseen.attribute),
+            plain(unforeseen.value.as_deref().unwrap_or("(an attribute)"))
+        ))?;
+    }
     let what = if run.outcome == Outcome::Failed {
         String::new()
     } else {

@@ -20,7 +20,9 @@ pub enum Error {
     #[error("project '{0}' is paused; 'catalog-sync project resume {0}' resumes it")]
     Paused(ProjectId),
     /// Another worker has the project.
-    #[error("project '{project}' is being synced by another worker; its lease lasts until {until}")]
+    #[error(
+        "project '{project}' is being synced by another worker; try again when that is done: its lease lasts until {until}"
+    )]
     Leased {
         /// The project.
         project: ProjectId,

@@ -86,6 +86,8 @@ pub struct State {
     pub key_health: KeyHealth,
     /// What is held back, if anything.
     pub hold: Option<Hold>,
+    /// Whether it was begun by hand, and no daemon's log has told of it.
+    pub hold_is_untold: bool,
     /// How many runs in a row were to be repeated because they failed.
     pub retries: u32,
     /// When each kind was last listed completely.
@@ -120,6 +122,8 @@ pub struct HoldTurn {
     pub ended: Option<HoldEnd>,
     /// The hold that begins.
     pub begun: Option<Hold>,
+    /// The hold that stands or begins is told of by a daemon's log.
+    pub is_told: bool,
 }
 
 /// Something that this version does not know, and the first entry of a run that has it.
@@ -315,7 +319,7 @@ pub trait Store: Send + Sync {
         now: Instant,
     ) -> Result<Option<Hold>, Error>;
 
-    /// Takes back the latest discarding of a hold with this digest: it stands again. Gives the lease back. False, changing nothing
+    /// Takes back the latest discarding of a hold with this digest: what it held is held again, as a hold anew. Gives the lease back. False, changing nothing
     /// else, when there is none, or another hold stands.
     async fn reopen(&self, lease: &Lease, digest: &Digest) -> Result<bool, Error>;
 

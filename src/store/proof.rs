@@ -32,6 +32,9 @@ pub async fn verify(store: &dyn Store, id: &ProjectId, now: Instant) -> Result<P
         }
         let since = store.load_log_end(id).await?;
         if since.log_since == end.log_since {
+            for key in &end.misnamed {
+                verification.misname(key);
+            }
             return Ok(verification.finish(&end.catalog, end.revision, now));
         }
         end = since;

@@ -93,6 +93,8 @@ pub struct LogEnd {
     pub log_since: Option<Instant>,
     /// The catalog, removed entries included.
     pub catalog: Catalog,
+    /// Entries that readers find under another product id than their attributes have.
+    pub misnamed: Vec<Key>,
 }
 
 /// A row of the view `products`.
@@ -234,6 +236,10 @@ pub struct Status {
     pub held_since: Option<Instant>,
     /// How many present entries the latest complete listing of their kind did not have, those held included.
     pub missing: i64,
+    /// How many of those stay because a hold was discarded.
+    pub kept: i64,
+    /// The change log has lost what was overwritten before this instant, if it has lost anything.
+    pub log_since: Option<Instant>,
     /// Until when a worker holds the project's lease, if one does.
     pub leased_until: Option<Instant>,
     /// Its name.

@@ -208,6 +208,8 @@ pub(super) struct Known<'a> {
     pub(super) state: &'a State,
     pub(super) local: &'a Catalog,
     pub(super) confirmation: Confirmation,
+    /// Rises from run to run.
+    pub(super) turn: i64,
 }
 
 /// Lists every kind, compares what was listed with the catalog, and asks for things that are not listed any more.
@@ -220,6 +222,7 @@ pub(super) async fn fetch(session: Session, known: Known<'_>) -> Result<Fetched,
         state,
         local,
         confirmation,
+        turn,
     } = known;
     let mut fetched = list_all(&session, &project.app.id, local, state.key_health).await?;
     fetched.changes = catalog::diff(local, &fetched.snapshot);
@@ -236,9 +239,8 @@ pub(super) async fn fetch(session: Session, known: Known<'_>) -> Result<Fetched,
         }
         fetched.sources.insert(kind, source);
     }
-    let keys = confirmation.to_ask(&fetched.changes, local, state.hold.as_ref(), |kind| {
-        fetched.turns.contains_key(&kind)
-    });
+    let is_new = |kind| fetched.turns.contains_key(&kind);
+    let keys = confirmation.to_ask(&fetched.changes, local, state.hold.as_ref(), is_new, turn);
     fetched.answers = ask(&session, keys).await;
     fetched.tell_refuted(project, local);
     Ok(fetched)
@@ -263,6 +265,7 @@ async fn ask(session: &Session, keys: Vec<Key>) -> Answers {
                 if !is_about_the_thing(&error) {
                     break;
                 }
+                answers.insert(key, Answer::Unknown);
             }
         }
     }

@@ -9,16 +9,17 @@ mod retry;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::fetch::{Fetched, Known, fetch};
-pub use self::report::Report;
+pub use self::report::{Report, Waiting};
 use crate::{
     asc::{self, Meter, Terms},
     budget::Reserve,
     catalog::{
-        Catalog, Confirmation, Digest, Hold, Key, Kind, Limits, Plan, Standing,
+        Catalog, Confirmation, Digest, Entry, Hold, Kind, Limits, Plan, Standing,
         guard::{self, Evidence, Review},
     },
     clock,
@@ -61,8 +62,8 @@ pub struct Preview {
     pub hold: Option<Hold>,
     /// Whether that is what stands already, and can be approved.
     pub stands: bool,
-    /// What is not listed and would stay, being neither held nor kept: it waits until its absence is confirmed.
-    pub waiting: Vec<Key>,
+    /// What is not listed and would stay, being neither held nor kept.
+    pub waiting: Vec<Waiting>,
     /// Why kinds could not be compared.
     pub failures: BTreeMap<Kind, Diagnosis>,
     /// The failure that explains the rest best.
@@ -74,6 +75,15 @@ pub struct Preview {
 /// Why a run did not happen or left no record: the database refused, the project is paused or in other hands, or its lease was
 /// lost. What Apple answers is not among it: that is in the record.
 pub type Error = store::Error;
+
+/// How a run came about.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    trigger: Trigger,
+    approved: Option<&'a Digest>,
+    /// How far the database's clock is ahead of this machine's, where that matters.
+    ahead: TimeDelta,
+}
 
 /// A worker stops trusting its lease when this part of it, a tenth, is left.
 const MARGIN: u32 = 10;
@@ -93,11 +103,18 @@ impl Engine {
         approved: Option<&Digest>,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
+        // A daemon claims nothing while its clock differs from the database's; who syncs by hand goes by that one.
+        let now = clock::now();
+        let ahead = self.store.look(now).await?.clock.map(|there| there - now);
         // Local trust begins before the claim: the lease cannot end earlier than it seems to.
         let claimed_at = tokio::time::Instant::now();
         let claim = self.store.acquire(id, self.lease, clock::now()).await?;
-        self.finish(&claim, claimed_at, trigger, approved, meter)
-            .await
+        let asked = Asked {
+            trigger,
+            approved,
+            ahead: ahead.unwrap_or_default(),
+        };
+        self.finish(&claim, claimed_at, asked, meter).await
     }
 
     /// Syncs a project that was claimed, at the earliest at `claimed_at`, and records the run; [`Engine::run`] with the claim done.
@@ -114,18 +131,22 @@ impl Engine {
             .request
             .as_ref()
             .map_or(Trigger::Schedule, |request| request.trigger);
-        self.finish(claim, claimed_at, trigger, None, meter).await
+        let asked = Asked {
+            trigger,
+            approved: None,
+            ahead: TimeDelta::zero(),
+        };
+        self.finish(claim, claimed_at, asked, meter).await
     }
 
     async fn finish(
         &self,
         claim: &Claim,
         claimed_at: tokio::time::Instant,
-        trigger: Trigger,
-        approved: Option<&Digest>,
+        asked: Asked<'_>,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
-        let worked = self.work(claim, claimed_at, trigger, approved, meter).await;
+        let worked = self.work(claim, claimed_at, asked, meter).await;
         if let Err(error) = &worked {
             // The first error tells more than one of giving back; the lease runs out by itself.
             let given_back = match error {
@@ -160,7 +181,7 @@ impl Engine {
         let state = self.store.load_state(id).await?;
         let local = self.store.load_catalog(id).await?;
         let fetched = self
-            .fetch(&project, &key, &state, &local, Reserve::OnDemand, meter)
+            .fetch(&project, &key, &state, &local, Reserve::OnDemand, 0, meter)
             .await?;
         let standing = Standing::of(state.hold.as_ref(), None);
         let now = clock::now();
@@ -220,10 +241,14 @@ impl Engine {
         &self,
         claim: &Claim,
         claimed_at: tokio::time::Instant,
-        trigger: Trigger,
-        approved: Option<&Digest>,
+        asked: Asked<'_>,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
+        let Asked {
+            trigger,
+            approved,
+            ahead,
+        } = asked;
         let Claim {
             lease,
             project,
@@ -239,7 +264,7 @@ impl Engine {
             Trigger::Schedule | Trigger::Retry => Reserve::Scheduled,
             Trigger::Command | Trigger::Request => Reserve::OnDemand,
         };
-        let fetching = self.fetch(project, key, state, &local, reserve, meter);
+        let fetching = self.fetch(project, key, state, &local, reserve, lease.epoch, meter);
         let fetched = self.while_beating(lease, claimed_at, fetching).await??;
         let standing = Standing::of(state.hold.as_ref(), approved);
         let finished_at = clock::now();
@@ -247,7 +272,14 @@ impl Engine {
             plan,
             hold,
             is_approved,
-        } = self.review(project, &fetched, state, &local, standing, finished_at);
+        } = self.review(
+            project,
+            &fetched,
+            state,
+            &local,
+            standing,
+            finished_at + ahead,
+        );
 
         let key_health = fetched.key_health(state.key_health, finished_at);
         let covered = fetched.snapshot.covers().clone();
@@ -282,9 +314,13 @@ impl Engine {
         };
         let mut listed_with = fetched.sources;
         listed_with.retain(|kind, source| state.listed_with.get(kind) != Some(source));
+        let mut hold_turn = turn_of(state.hold.as_ref(), hold.as_ref(), is_approved);
+        // What a command holds is told to whoever gave it, and by a daemon once more.
+        hold_turn.is_told = trigger != Trigger::Command
+            && (hold_turn.begun.is_some() || (state.hold_is_untold && hold.is_some()));
         let aftermath = Aftermath {
             key_health,
-            hold: turn_of(state.hold.as_ref(), hold.as_ref(), is_approved),
+            hold: hold_turn,
             listed_with,
             covered_before: state.covered_at.clone(),
             unforeseen: report::unforeseen(plan.changes()),
@@ -309,7 +345,7 @@ impl Engine {
         let reason = request
             .as_ref()
             .and_then(|request| request.reason.as_deref());
-        report.log(&project.id, state.hold.as_ref(), reason);
+        report.log(&project.id, state, reason);
         Ok(report)
     }
 
@@ -385,6 +421,7 @@ impl Engine {
         state: &State,
         local: &Catalog,
         reserve: Reserve,
+        turn: i64,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, Error> {
         let credential = match self.vault.unseal(&project.id, key) {
@@ -401,6 +438,7 @@ impl Engine {
             state,
             local,
             confirmation: self.confirmation,
+            turn,
         };
         fetch(session, known).await
     }
@@ -408,7 +446,10 @@ impl Engine {
 
 /// What becomes of what was held.
 fn turn_of(before: Option<&Hold>, after: Option<&Hold>, is_approved: bool) -> HoldTurn {
-    let is_same = before.map(|hold| &hold.digest) == after.map(|hold| &hold.digest);
+    let is_same = match (before, after) {
+        (Some(before), Some(after)) => after.is_as(before),
+        (before, after) => before.is_none() && after.is_none(),
+    };
     if is_same {
         return HoldTurn::default();
     }
@@ -419,15 +460,27 @@ fn turn_of(before: Option<&Hold>, after: Option<&Hold>, is_approved: bool) -> Ho
             None => HoldEnd::Lapsed,
         }),
         begun: after.cloned(),
+        is_told: false,
     }
 }
 
 /// What is not listed, and neither removed, held nor kept.
-fn waiting(plan: &Plan, hold: Option<&Hold>, local: &Catalog) -> Vec<Key> {
+fn waiting(plan: &Plan, hold: Option<&Hold>, local: &Catalog) -> Vec<Waiting> {
     let mut absent = plan.absent_after(local);
     absent.retain(|_, absence| absence.kept_at.is_none());
     for held in hold.iter().flat_map(|hold| &hold.removals) {
         absent.remove(&held.key);
     }
-    absent.into_keys().collect()
+    absent
+        .into_iter()
+        .map(|(key, absence)| {
+            let entry = local.present.get(&key);
+            Waiting {
+                product_id: entry.and_then(Entry::product_id).map(str::to_owned),
+                name: entry.and_then(Entry::name).map(str::to_owned),
+                absence,
+                key,
+            }
+        })
+        .collect()
 }

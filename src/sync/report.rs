@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::{
-    catalog::{self, ChangeSet, Hold, Key, Plan, Unforeseen},
+    catalog::{self, Absence, ChangeSet, Hold, Key, Plan, Unforeseen},
     project::ProjectId,
-    run::{HoldEnd, Outcome, Run},
-    store::{Committed, Seen},
+    run::{HoldEnd, Outcome, Run, Trigger},
+    store::{Committed, Seen, State},
 };
 
 /// What a run did.
@@ -22,15 +24,31 @@ pub struct Report {
     pub hold: Option<Hold>,
     /// How the hold ended that stood before, if it did.
     pub hold_ended: Option<HoldEnd>,
-    /// What is not listed and stays, being neither held nor kept: it waits until its absence is confirmed.
-    pub waiting: Vec<Key>,
+    /// What is not listed and stays, being neither held nor kept.
+    pub waiting: Vec<Waiting>,
     /// The catalog's revision, and how many rows it took.
     pub committed: Committed,
 }
 
+/// A thing that is not listed and stays: it waits until its absence is confirmed, or App Store Connect says that it is there.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Waiting {
+    /// What it is.
+    #[serde(flatten)]
+    pub key: Key,
+    /// Its product id, where it has one.
+    pub product_id: Option<String>,
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// What is known of its absence.
+    #[serde(flatten)]
+    pub absence: Absence,
+}
+
 impl Report {
     /// The one line that tells what this run did. `reason` is why it was asked for, in the words of who asked.
-    pub(super) fn log(&self, id: &ProjectId, held_before: Option<&Hold>, reason: Option<&str>) {
+    pub(super) fn log(&self, id: &ProjectId, state: &State, reason: Option<&str>) {
+        let held_before = state.hold.as_ref();
         let Self {
             run,
             epoch,
@@ -54,10 +72,10 @@ impl Report {
                 "a hold ended"
             );
         }
-        if let Some(hold) = hold
-            .as_ref()
-            .filter(|hold| held_before.is_none_or(|before| before.digest != hold.digest))
-        {
+        // What was begun by hand was told to the hand alone.
+        let is_untold = state.hold_is_untold && run.trigger != Trigger::Command;
+        let is_new = |hold: &&Hold| held_before.is_none_or(|before| !hold.is_as(before));
+        if let Some(hold) = hold.as_ref().filter(|hold| is_untold || is_new(hold)) {
             tracing::error!(
                 event = "removals.held",
                 project.id = %id,

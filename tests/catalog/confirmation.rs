@@ -20,6 +20,7 @@ struct Bench {
     turns: BTreeMap<Kind, Turn>,
     seen_at: BTreeMap<Kind, DateTime<Utc>>,
     approves: bool,
+    turn: i64,
 }
 
 impl Bench {
@@ -75,6 +76,7 @@ impl Bench {
             &self.local,
             self.hold.as_ref(),
             |kind| self.turns.contains_key(&kind),
+            self.turn,
         )
     }
 }
@@ -314,7 +316,7 @@ fn what_is_not_listed_is_noted_with_when_it_was_last_seen() {
 }
 
 #[test]
-fn fifty_are_asked_for_and_first_those_that_never_were() {
+fn fifty_are_asked_for_those_that_were_there_last_among_them() {
     let mut bench = Bench::of(products(200));
     let remote = without(&bench.local, 55);
     assert_eq!(
@@ -327,7 +329,7 @@ fn fifty_are_asked_for_and_first_those_that_never_were() {
     }
     bench.run(&remote, at(0));
     let again = bench.to_ask(&remote);
-    assert_eq!(again, (3..53).map(product).collect::<Vec<_>>());
+    assert_eq!(again, (3..50).chain(0..3).map(product).collect::<Vec<_>>());
     let nearly = without(&bench.local, 5);
     let again = bench.to_ask(&nearly);
     assert_eq!(
@@ -570,4 +572,121 @@ fn a_product_removed_from_sale_stays_with_that_state() {
     let review = bench.run(&remote, at(0));
     assert_eq!(review.plan.changes().counts().total().updated, 2);
     assert_eq!(bench.local.present.len(), 2);
+}
+
+#[test]
+fn what_was_there_once_refutes_a_listing_that_still_lacks_it() {
+    // 61 of 300 are left out; 50 were asked for and are there. Then nothing can be learned for hours.
+    let mut bench = Bench::of(products(300));
+    let remote = without(&bench.local, 61);
+    for key in bench.to_ask(&remote) {
+        bench.answers.insert(key, Answer::There);
+    }
+    bench.run(&remote, at(0));
+    for run in 1..5 {
+        bench.answers.insert(product(55), Answer::Unknown);
+        let review = bench.run(&remote, at(run * 60));
+        assert!(review.plan.changes().is_empty(), "run {run}");
+        assert_eq!(review.hold, None);
+        assert_eq!(bench.absence(&product(0)).answer, Some(Answer::There));
+        assert_eq!(bench.absence(&product(55)).answer, None);
+    }
+}
+
+#[test]
+fn what_was_there_when_last_asked_for_is_in_no_hold() {
+    let mut bench = Bench::of(products(100));
+    let remote = without(&bench.local, 40);
+    for index in 0..40 {
+        bench.answers.insert(product(index), Answer::There);
+    }
+    bench.run(&remote, at(0));
+    let review = bench.run(&remote, at(60));
+    assert_eq!(review.hold, None);
+    assert_eq!(bench.to_ask(&remote).len(), 40);
+    // Now they are gone: that is a mass deletion.
+    for index in 0..40 {
+        bench.answers.insert(product(index), Answer::Gone);
+    }
+    assert_eq!(bench.run(&remote, at(120)).hold.unwrap().removals.len(), 40);
+}
+
+#[test]
+fn everything_is_asked_for_in_its_turn() {
+    let mut bench = Bench::of(products(1000));
+    let remote = without(&bench.local, 60);
+    for index in 0..60 {
+        bench.answers.insert(product(index), Answer::There);
+    }
+    bench.run(&remote, at(0));
+    let asked = |turns: std::ops::Range<i64>, bench: &mut Bench| {
+        let mut asked = BTreeSet::new();
+        for turn in turns {
+            bench.turn = turn;
+            let keys = bench.to_ask(&remote);
+            assert_eq!(keys.len(), 50);
+            asked.extend(keys);
+        }
+        asked.len()
+    };
+    assert_eq!(asked(7..9, &mut bench), 60);
+    // Nor do those of which nothing can be learned take up all places.
+    let more = without(&bench.local, 160);
+    bench.run(&more, at(1));
+    let mut seen = BTreeSet::new();
+    for turn in 0..8 {
+        bench.turn = turn;
+        let keys = bench.to_ask(&more);
+        assert_eq!(keys.len(), 50);
+        let again = keys.iter().filter(|key| **key < product(60)).count();
+        assert_eq!(again, 25);
+        seen.extend(keys);
+    }
+    assert_eq!(seen.len(), 160);
+}
+
+#[test]
+fn what_is_held_for_one_parent_holds_nothing_else_of_its_kind() {
+    let mut bench = Bench::of(groups(20, 11));
+    let listed = |without: &[&str]| {
+        let local = groups(20, 11);
+        let stays = |entry: &&Entry| {
+            let id = entry.key.store_id.as_str();
+            let parent = entry.parent.as_ref().map(|id| id.as_str());
+            !without.contains(&id) && parent != Some("g0")
+        };
+        let mut remote = Snapshot::new();
+        for kind in [Kind::SubscriptionGroup, Kind::Subscription] {
+            remote
+                .cover(kind, local.of_kind(kind).filter(stays).cloned())
+                .unwrap();
+        }
+        remote
+    };
+    let first = bench.run(&listed(&["g0"]), at(0)).hold.unwrap();
+    assert_eq!(first.removals.len(), 12);
+    bench
+        .answers
+        .insert(key(Kind::Subscription, "s5-1"), Answer::Gone);
+    let second = bench.run(&listed(&["g0", "s5-1"]), at(60));
+    assert_eq!(removed(&second), ["s5-1"]);
+    assert_eq!(second.hold, Some(first), "under the same digest");
+}
+
+#[test]
+fn the_same_things_held_by_another_rule_are_another_hold() {
+    let mut bench = Bench::of(products(10));
+    let remote = without(&bench.local, 4);
+    let first = bench.run(&remote, at(0)).hold.unwrap();
+    bench.turns.insert(Kind::InAppPurchase, Turn::Key);
+    let second = bench.run(&remote, at(60)).hold.unwrap();
+    assert_eq!(second.digest, first.digest);
+    assert!(!second.is_as(&first) && first.is_as(&first));
+    let mut counted = first.clone();
+    for reason in &mut counted.reasons {
+        if let Reason::Percent { present, .. } = reason {
+            *present += 1;
+        }
+    }
+    assert!(counted.is_as(&first), "numbers may differ");
 }

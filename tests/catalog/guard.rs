@@ -359,3 +359,20 @@ fn a_reason_is_told_once_and_as_long_as_something_of_its_kind_is_held() {
         .unwrap();
     assert_eq!(kinds(&one), [(Kind::InAppPurchase, 7)]);
 }
+
+#[test]
+fn what_was_held_with_its_parent_keeps_the_reason_when_the_parent_returns() {
+    let local = groups(20, 11);
+    let shown = group_vanishing(&local).hold.unwrap();
+    let stays = |entry: &&Entry| entry.parent != Some("g0".into());
+    let mut remote = Snapshot::new();
+    let all = local.of_kind(Kind::SubscriptionGroup).cloned();
+    remote.cover(Kind::SubscriptionGroup, all).unwrap();
+    let subscriptions = local.of_kind(Kind::Subscription).filter(stays).cloned();
+    remote.cover(Kind::Subscription, subscriptions).unwrap();
+    let rest = review(&local, &remote, Standing::Held(&shown))
+        .hold
+        .unwrap();
+    assert_eq!(rest.removals.len(), 11);
+    assert_eq!(rest.reasons, shown.reasons);
+}

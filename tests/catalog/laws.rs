@@ -317,8 +317,8 @@ fn what_is_not_known_is_told() {
         found,
         [
             of("colour", None),
-            of("familySharable", Some("\"yes\"")),
-            of("groupLevel", Some("1.5")),
+            of("familySharable", Some("(a text)")),
+            of("groupLevel", Some("(a number)")),
             of("marketSettings", Some("[\"APP_STORE\",\"MOON\"]")),
             of("subscriptionPeriod", Some("\"TWO_WEEKS\"")),
         ]

@@ -161,6 +161,8 @@ conformance! {
     }
     holds {
         a_hold_stands_until_it_ends
+        what_was_begun_by_hand_is_told_once_more
+        thousands_that_vanish_are_noted_in_a_few_steps
         holds_are_kept_with_how_they_ended
         what_is_noted_is_no_change
         a_change_tells_when_what_was_before_was_last_seen

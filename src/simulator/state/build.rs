@@ -85,6 +85,7 @@ impl State {
 
     /// Removes an in-app purchase or subscription by its id, wherever it is; tells whether it was there.
     pub fn remove_product(&mut self, id: &str) -> bool {
+        self.remember_ids();
         let mut removed = false;
         for app in self.teams.iter_mut().flat_map(|team| &mut team.apps) {
             let before = app.products();

@@ -67,13 +67,21 @@ impl State {
         self.each_id(|id| {
             taken.insert(id.clone());
         });
-        let mut next = FIRST_ID;
+        let mut next = self.last_id.max(FIRST_ID - 1) + 1;
         self.each_id(|id| {
             if id.is_empty() {
                 *id = fresh(&mut taken, next, |n| n.to_string());
                 next = id.parse().unwrap_or(next);
             }
         });
+        self.remember_ids();
+    }
+
+    /// Before anything is deleted, and after anything is added.
+    pub(super) fn remember_ids(&mut self) {
+        let mut last = self.last_id;
+        self.each_id(|id| last = last.max(id.parse().unwrap_or_default()));
+        self.last_id = last;
     }
 
     /// An id that nothing has yet.
@@ -82,7 +90,10 @@ impl State {
         self.each_id(|id| {
             taken.insert(id.clone());
         });
-        fresh(&mut taken, FIRST_ID, |n| n.to_string())
+        self.remember_ids();
+        fresh(&mut taken, self.last_id.max(FIRST_ID - 1) + 1, |n| {
+            n.to_string()
+        })
     }
 
     fn each_id(&mut self, mut f: impl FnMut(&mut String)) {

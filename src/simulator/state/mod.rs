@@ -32,6 +32,9 @@ pub struct State {
     /// The most rows on a page and the most linked resources of one resource, whatever `limit` asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page_limit: Option<NonZeroU32>,
+    /// The highest id that was ever there: Apple never uses one again, whatever was deleted.
+    #[serde(skip)]
+    pub last_id: u64,
     /// The developer teams.
     pub teams: Vec<Team>,
 }
@@ -43,6 +46,7 @@ impl Default for State {
             rate_limit_header: RateLimitHeader::default(),
             hourly_limit: DEFAULT_HOURLY_LIMIT,
             page_limit: None,
+            last_id: 0,
             teams: Vec::new(),
         }
     }

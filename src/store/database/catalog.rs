@@ -19,7 +19,7 @@ pub(super) async fn load_state(
 ) -> Result<State, Error> {
     let row = sqlx::query::<Db>(
         "select s.project_id, s.revision, s.retries, s.key_worked_at, s.key_refused_since, s.key_refusals,
-                s.covered_at, s.listed_with, h.digest, h.reasons, h.removals
+                s.covered_at, s.listed_with, h.digest, h.reasons, h.removals, h.told_at
          from project_state s
          left join removal_holds h on h.project_id = s.project_id and h.ended_at is null
          where s.project_id = $1",
@@ -42,6 +42,8 @@ pub(super) fn read_state(row: &Row<'_>) -> Result<State, Error> {
             refusals: row.integer("key_refusals")?,
         },
         hold: holds::read_standing(row)?,
+        hold_is_untold: row.value::<Option<String>>("digest")?.is_some()
+            && row.value::<Option<Instant>>("told_at")?.is_none(),
         retries: row.integer("retries")?,
         covered_at: row.json("covered_at")?,
         listed_with: row.json("listed_with")?,

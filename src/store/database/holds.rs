@@ -37,29 +37,42 @@ pub(super) fn read_summary(row: &Row<'_>) -> Result<Option<HoldSummary>, Error> 
     }))
 }
 
-/// Ends the hold that stands, begins another, or both.
+/// Ends the hold that stands, begins another, or both. What is held without interruption is held since its beginning.
 pub(super) async fn turn(
     connection: &mut Connection,
     lease: &Lease,
     turn: &HoldTurn,
     run: &Run,
 ) -> Result<(), Error> {
+    let mut held_at = run.finished_at;
     if let Some(end) = turn.ended {
-        sqlx::query::<Db>(
+        let ended = sqlx::query::<Db>(
             "update removal_holds set ended = $2, ended_at = $3, ended_run_id = $4
-             where project_id = $1 and ended_at is null",
+             where project_id = $1 and ended_at is null
+             returning project_id, digest, held_at",
         )
         .bind(lease.project.as_str())
         .bind(end.as_str())
         .bind(sql::instant(run.finished_at))
         .bind(run.id.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(ended) = ended.filter(|_| end == HoldEnd::Replaced) {
+            held_at = Row::new(&ended, "hold", &["project_id", "digest"]).instant("held_at")?;
+        }
+    } else if turn.is_told && turn.begun.is_none() {
+        sqlx::query::<Db>(
+            "update removal_holds set told_at = $2 where project_id = $1 and ended_at is null",
+        )
+        .bind(lease.project.as_str())
+        .bind(sql::instant(run.finished_at))
         .execute(&mut *connection)
         .await?;
     }
     if let Some(hold) = &turn.begun {
         sqlx::query::<Db>(
-            "insert into removal_holds (project_id, digest, reason, reasons, removals, held, held_at, run_id)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "insert into removal_holds (project_id, digest, reason, reasons, removals, held, held_at, run_id, told_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(lease.project.as_str())
         .bind(hold.digest.to_string())
@@ -67,8 +80,9 @@ pub(super) async fn turn(
         .bind(sql::json(&hold.reasons))
         .bind(sql::json(&hold.removals))
         .bind(value::count(hold.removals.len()))
-        .bind(sql::instant(run.finished_at))
+        .bind(sql::instant(held_at))
         .bind(run.id.to_string())
+        .bind(turn.is_told.then(|| sql::instant(run.finished_at)))
         .execute(connection)
         .await?;
     }
@@ -84,17 +98,19 @@ pub(super) async fn note(
     if absences.is_empty() {
         return Ok(0);
     }
+    // The rows of JSON are read once: looked through for each entry, thousands of them would take minutes.
     let rows: Vec<_> = absences
         .iter()
         .map(|(key, absence)| json!({ "kind": key.kind, "store_id": key.store_id, "absence": absence }))
         .collect();
     let written = sqlx::query::<Db>(concat!(
-        "update entries set absence = nullif(noted.value -> 'absence', 'null')
-         from (select value from ",
+        "with noted as materialized (
+             select value ->> 'kind' as kind, value ->> 'store_id' as store_id, value -> 'absence' as absence from ",
         sql::each!("$2"),
-        ") noted
-         where entries.project_id = $1
-             and entries.kind = noted.value ->> 'kind' and entries.store_id = noted.value ->> 'store_id'"
+        ")
+         update entries set absence = nullif(noted.absence, 'null')
+         from noted
+         where entries.project_id = $1 and entries.kind = noted.kind and entries.store_id = noted.store_id"
     ))
     .bind(id.as_str())
     .bind(sql::json(&rows))
@@ -122,13 +138,15 @@ pub(super) async fn discard(
     .bind(sql::instant(now))
     .execute(&mut *connection)
     .await?;
-    let kept = |before: Option<Absence>| Absence {
-        kept_at: Some(now),
-        ..before.unwrap_or(Absence {
-            since: now,
-            seen_at: None,
-            answer: None,
-            kept_at: None,
+    let kept = |before: Option<Absence>| {
+        Some(Absence {
+            kept_at: Some(now),
+            ..before.unwrap_or(Absence {
+                since: now,
+                seen_at: None,
+                answer: None,
+                kept_at: None,
+            })
         })
     };
     mark(connection, &lease.project, &hold, kept).await?;
@@ -141,17 +159,31 @@ pub(super) async fn reopen(
     digest: &Digest,
 ) -> Result<bool, Error> {
     give_back(connection, lease).await?;
-    let holds = read(connection, Some(&lease.project), Ended::Included).await?;
-    let stands = holds.iter().any(|hold| hold.ended_at.is_none());
-    let discarded = holds
-        .iter()
-        .find(|hold| hold.digest == *digest)
-        .filter(|hold| hold.ended == Some(HoldEnd::Discarded));
-    let Some(discarded) = discarded.filter(|_| !stands) else {
+    let discarded = sqlx::query::<Db>(
+        "select project_id, digest, reasons, removals from removal_holds
+         where project_id = $1 and digest = $2 and ended = $3
+             and not exists (select 1 from removal_holds h where h.project_id = $1 and h.ended_at is null)
+         order by id desc limit 1",
+    )
+    .bind(lease.project.as_str())
+    .bind(digest.to_string())
+    .bind(HoldEnd::Discarded.as_str())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = discarded else {
         return Ok(false);
     };
+    let Some(hold) = read_standing(&Row::new(&row, "hold", &["project_id", "digest"]))? else {
+        return Ok(false);
+    };
+    let local = catalog::load(connection, &lease.project).await?;
+    if !hold.removals.iter().any(|held| local.is_kept(&held.key)) {
+        return Ok(false); // All of it returned, and the decision with it.
+    }
     sqlx::query::<Db>(
-        "update removal_holds set ended = null, ended_at = null
+        "insert into removal_holds (project_id, digest, reason, reasons, removals, held, held_at, run_id, told_at)
+         select project_id, digest, reason, reasons, removals, held, held_at, run_id, told_at
+         from removal_holds
          where id = (
              select max(id) from removal_holds where project_id = $1 and digest = $2 and ended = $3
          )",
@@ -161,16 +193,14 @@ pub(super) async fn reopen(
     .bind(HoldEnd::Discarded.as_str())
     .execute(&mut *connection)
     .await?;
-    let not_kept = |before: Option<Absence>| Absence {
-        kept_at: None,
-        ..before.unwrap_or(Absence {
-            since: discarded.held_at,
-            seen_at: None,
-            answer: None,
+    // What returned meanwhile is not absent.
+    let not_kept = |before: Option<Absence>| {
+        before.map(|absence| Absence {
             kept_at: None,
+            ..absence
         })
     };
-    mark(connection, &lease.project, &discarded.hold(), not_kept).await?;
+    mark(connection, &lease.project, &hold, not_kept).await?;
     Ok(true)
 }
 
@@ -179,7 +209,7 @@ async fn mark(
     connection: &mut Connection,
     id: &ProjectId,
     hold: &Hold,
-    mark: impl Fn(Option<Absence>) -> Absence,
+    mark: impl Fn(Option<Absence>) -> Option<Absence>,
 ) -> Result<(), Error> {
     let local = catalog::load(connection, id).await?;
     let absences: BTreeMap<Key, Option<Absence>> = hold
@@ -187,7 +217,7 @@ async fn mark(
         .iter()
         .map(|held| &held.key)
         .filter(|key| local.present.contains_key(key))
-        .map(|key| (key.clone(), Some(mark(local.absent.get(key).copied()))))
+        .map(|key| (key.clone(), mark(local.absent.get(key).copied())))
         .collect();
     note(connection, id, &absences).await.map(drop)
 }
@@ -209,21 +239,38 @@ async fn give_back(connection: &mut Connection, lease: &Lease) -> Result<(), Err
     Ok(())
 }
 
+macro_rules! holds {
+    ($condition:literal) => {
+        concat!(
+            "select project_id, digest, reason, reasons, removals, held_at, run_id, ended_at, ended, ended_run_id
+             from removal_holds where ",
+            $condition,
+            " order by project_id, id desc"
+        )
+    };
+}
+
 pub(super) async fn read(
     connection: &mut Connection,
     id: Option<&ProjectId>,
     ended: Ended,
 ) -> Result<Vec<RecordedHold>, Error> {
-    let rows = sqlx::query::<Db>(
-        "select project_id, digest, reason, reasons, removals, held_at, run_id, ended_at, ended, ended_run_id
-         from removal_holds
-         where ($1 is null or project_id = $1) and ($2 = 1 or ended_at is null)
-         order by project_id, id desc",
-    )
-    .bind(id.map(ProjectId::as_str))
-    .bind(i64::from(ended == Ended::Included))
-    .fetch_all(&mut *connection)
-    .await?;
+    let ended = i64::from(ended == Ended::Included);
+    let rows = match id {
+        Some(id) => {
+            sqlx::query::<Db>(holds!("project_id = $1 and ($2 = 1 or ended_at is null)"))
+                .bind(id.as_str())
+                .bind(ended)
+                .fetch_all(&mut *connection)
+                .await?
+        }
+        None => {
+            sqlx::query::<Db>(holds!("$1 = 1 or ended_at is null"))
+                .bind(ended)
+                .fetch_all(&mut *connection)
+                .await?
+        }
+    };
     if let Some(id) = id
         && rows.is_empty()
     {

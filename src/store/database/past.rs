@@ -2,6 +2,7 @@
 
 use super::{Connection, Db, catalog, projects::must_exist, rows::Row, sql, views};
 use crate::{
+    catalog::{Catalog, Entry, Key},
     clock::Instant,
     project::ProjectId,
     store::{
@@ -47,12 +48,45 @@ pub(super) async fn load_log_end(
     .fetch_one(&mut *connection)
     .await?;
     let row = Row::new(&row, "project_state", &["project_id"]);
+    let catalog = catalog::load(connection, id).await?;
+    let misnamed = misnamed(connection, id, &catalog).await?;
     Ok(LogEnd {
         seq: row.value("seq")?,
         revision: row.value("revision")?,
         log_since: row.value("log_since")?,
-        catalog: catalog::load(connection, id).await?,
+        catalog,
+        misnamed,
     })
+}
+
+async fn misnamed(
+    connection: &mut Connection,
+    id: &ProjectId,
+    catalog: &Catalog,
+) -> Result<Vec<Key>, Error> {
+    let rows = sqlx::query::<Db>(
+        "select project_id, kind, store_id, product_id from entries where project_id = $1",
+    )
+    .bind(id.as_str())
+    .fetch_all(connection)
+    .await?;
+    let mut misnamed = Vec::new();
+    for row in &rows {
+        let row = Row::new(row, "entry", &["project_id", "kind", "store_id"]);
+        let key = Key {
+            kind: row.name("kind")?,
+            store_id: row.text("store_id")?.into(),
+        };
+        let entry = catalog
+            .present
+            .get(&key)
+            .or_else(|| catalog.removed.get(&key));
+        let stored = row.value::<Option<String>>("product_id")?;
+        if entry.and_then(Entry::product_id) != stored.as_deref() {
+            misnamed.push(key);
+        }
+    }
+    Ok(misnamed)
 }
 
 /// The latest change of each entry, up to the last revision that there was by that instant: by revisions and not by the instants of

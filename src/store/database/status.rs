@@ -33,7 +33,11 @@ macro_rules! statuses {
                         as grace_period,
                     (select count(*) from entries e
                      where e.project_id = p.id and e.absence is not null and e.removed_at is null)
-                        as missing
+                        as missing,
+                    (select count(*) from entries e
+                     where e.project_id = p.id and e.absence ->> 'kept_at' is not null and e.removed_at is null)
+                        as kept,
+                    s.log_since
              from projects p
              join api_keys k on k.project_id = p.id
              join project_state s on s.project_id = p.id
@@ -81,6 +85,8 @@ fn read(row: &Row<'_>) -> Result<Status, Error> {
         hold: holds::read_summary(row)?,
         held_since: row.value("held_at")?,
         missing: row.value("missing")?,
+        kept: row.value("kept")?,
+        log_since: row.value("log_since")?,
         leased_until: row.value("lease_until")?,
         leased_by: row.value("lease_worker")?,
         pending: leases::read_request(row)?,

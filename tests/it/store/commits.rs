@@ -1,7 +1,7 @@
 //! Commits: what they write, and that they write it whole (I5).
 
 use catalog_sync::{
-    catalog::{Catalog, Digest, Entry, Held, Hold, Kind, Plan, Reason},
+    catalog::{Answer, Catalog, Digest, Entry, Held, Hold, Kind, Plan, Reason},
     diagnosis::{Code, Diagnosis},
     run::{Cost, KeyHealth, Outcome, Run, Trigger},
     store::{Aftermath, LoggedChange, RecordedRun, Removed, Store},
@@ -158,12 +158,14 @@ pub(crate) fn hold() -> Hold {
                 key: coins("1").key,
                 product_id: Some("com.example.coins1".to_owned()),
                 name: Some("100 \"Coins\"".to_owned()),
+                answer: Some(Answer::Gone),
                 before: Some(coins("1").body()),
             },
             Held {
                 key: group("7", "").key,
                 product_id: None,
                 name: None,
+                answer: None,
                 before: None,
             },
         ],

@@ -25,7 +25,11 @@ async fn turns(store: &dyn Store, minute: i64, ended: Option<HoldEnd>, begun: Op
         ..run(&nothing, minute)
     };
     let after = Aftermath {
-        hold: HoldTurn { ended, begun },
+        hold: HoldTurn {
+            ended,
+            begun,
+            is_told: false,
+        },
         ..aftermath()
     };
     store.commit(&lease, &nothing, &run, &after).await.unwrap();
@@ -59,10 +63,52 @@ pub(crate) async fn a_hold_stands_until_it_ends(store: &dyn Store) {
     }
     turns(store, 2, Some(HoldEnd::Replaced), Some(less())).await;
     assert_eq!(store.load_state(&acme).await.unwrap().hold, Some(less()));
+    let status = store.read_status(&acme).await.unwrap();
+    assert_eq!(
+        status.held_since,
+        Some(at(0)),
+        "something is held since then"
+    );
     turns(store, 3, Some(HoldEnd::Lapsed), None).await;
     assert_eq!(store.load_state(&acme).await.unwrap().hold, None);
     let status = store.read_status(&acme).await.unwrap();
     assert_eq!((status.hold, status.held_since), (None, None));
+}
+
+pub(crate) async fn what_was_begun_by_hand_is_told_once_more(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let is_untold = async || store.load_state(&acme).await.unwrap().hold_is_untold;
+    assert!(!is_untold().await);
+    for (minute, begun, is_told) in [(0, Some(hold()), false), (1, None, false), (2, None, true)] {
+        let nothing = Plan::nothing();
+        let lease = claim(store, &acme, minute).await;
+        let after = Aftermath {
+            hold: HoldTurn {
+                ended: None,
+                begun,
+                is_told,
+            },
+            ..aftermath()
+        };
+        let run = run(&nothing, minute);
+        store.commit(&lease, &nothing, &run, &after).await.unwrap();
+        assert_eq!(is_untold().await, !is_told, "{minute}");
+        assert_eq!(store.load_state(&acme).await.unwrap().hold, Some(hold()));
+    }
+}
+
+pub(crate) async fn thousands_that_vanish_are_noted_in_a_few_steps(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    let many: Vec<_> = (0..3000).map(|id| coins(&id.to_string())).collect();
+    sync(store, &acme, 0, many).await;
+    let before = store.load_catalog(&acme).await.unwrap();
+    let plan = absent_plan(&before, &snapshot([]), 5);
+    let lease = claim(store, &acme, 5).await;
+    // Looked through once for each of the others, they would take longer than a call may.
+    let committed = store
+        .commit(&lease, &plan, &run(&plan, 5), &aftermath())
+        .await;
+    assert_eq!(committed.unwrap().rows, 3000);
 }
 
 pub(crate) async fn holds_are_kept_with_how_they_ended(store: &dyn Store) {
@@ -256,6 +302,13 @@ pub(crate) async fn a_discarded_hold_keeps_its_things_and_can_be_taken_back(stor
     );
     let catalog = store.load_catalog(&acme).await.unwrap();
     assert_eq!(catalog.absent[&product_key("1")].kept_at, None);
+    // Both stand in the record: that it was kept, and that it is held again.
+    let all = store
+        .read_holds(Some(&acme), Ended::Included)
+        .await
+        .unwrap();
+    let ends: Vec<_> = all.iter().map(|hold| hold.ended).collect();
+    assert_eq!(ends, [None, Some(HoldEnd::Discarded)]);
     // One stands: nothing else is taken back.
     let lease = claim(store, &acme, 6).await;
     assert!(!store.reopen(&lease, &held.digest).await.unwrap());

@@ -376,7 +376,7 @@ async fn what_was_discarded_can_be_approved_after_all(backend: Backend) {
         .read_holds(Some(&bench.id), Ended::Included)
         .await;
     let ends: Vec<_> = holds.unwrap().iter().map(|hold| hold.ended).collect();
-    assert_eq!(ends, [Some(HoldEnd::Approved)]);
+    assert_eq!(ends, [Some(HoldEnd::Approved), Some(HoldEnd::Discarded)]);
     assert!(!bench.engine.reopen(&bench.id, &hold.digest).await.unwrap());
 }
 
