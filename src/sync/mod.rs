@@ -180,9 +180,14 @@ impl Engine {
         let key = self.store.load_key(id).await?;
         let state = self.store.load_state(id).await?;
         let local = self.store.load_catalog(id).await?;
-        let fetched = self
-            .fetch(&project, &key, &state, &local, Reserve::OnDemand, 0, meter)
-            .await?;
+        let known = Known {
+            project: &project,
+            state: &state,
+            local: &local,
+            confirmation: self.confirmation,
+            turn: 0,
+        };
+        let fetched = self.fetch(&key, known, Reserve::OnDemand, meter).await?;
         let standing = Standing::of(state.hold.as_ref(), None);
         let now = clock::now();
         let review = self.review(&project, &fetched, &state, &local, standing, now);
@@ -260,11 +265,14 @@ impl Engine {
         let started_at = clock::now();
         // Nobody else writes it while the lease lasts, and what is read upstream is judged by what was known.
         let local = self.store.load_catalog(&project.id).await?;
-        let reserve = match trigger {
-            Trigger::Schedule | Trigger::Retry => Reserve::Scheduled,
-            Trigger::Command | Trigger::Request => Reserve::OnDemand,
+        let known = Known {
+            project,
+            state,
+            local: &local,
+            confirmation: self.confirmation,
+            turn: lease.epoch,
         };
-        let fetching = self.fetch(project, key, state, &local, reserve, lease.epoch, meter);
+        let fetching = self.fetch(key, known, reserve_of(trigger), meter);
         let fetched = self.while_beating(lease, claimed_at, fetching).await??;
         let standing = Standing::of(state.hold.as_ref(), approved);
         let finished_at = clock::now();
@@ -291,12 +299,7 @@ impl Engine {
             slot_at: request.as_ref().and_then(|request| request.slot_at),
             started_at,
             finished_at,
-            outcome: match (&hold, covered.len()) {
-                (_, 0) => Outcome::Failed,
-                (_, kinds) if kinds < Kind::ALL.len() => Outcome::Partial,
-                (Some(_), _) => Outcome::Held,
-                (None, _) => Outcome::Succeeded,
-            },
+            outcome: outcome_of(hold.as_ref(), covered.len()),
             listed: covered
                 .iter()
                 .map(|&kind| (kind, fetched.snapshot.count(kind)))
@@ -314,13 +317,9 @@ impl Engine {
         };
         let mut listed_with = fetched.sources;
         listed_with.retain(|kind, source| state.listed_with.get(kind) != Some(source));
-        let mut hold_turn = turn_of(state.hold.as_ref(), hold.as_ref(), is_approved);
-        // What a command holds is told to whoever gave it, and by a daemon once more.
-        hold_turn.is_told = trigger != Trigger::Command
-            && (hold_turn.begun.is_some() || (state.hold_is_untold && hold.is_some()));
         let aftermath = Aftermath {
             key_health,
-            hold: hold_turn,
+            hold: turn_of(state, hold.as_ref(), is_approved, trigger),
             listed_with,
             covered_before: state.covered_at.clone(),
             unforeseen: report::unforeseen(plan.changes()),
@@ -416,15 +415,12 @@ impl Engine {
     /// Unseals the project's key and lists what it sees. What fails is part of the result; only a stop is an error.
     async fn fetch(
         &self,
-        project: &Project,
         key: &SealedKey,
-        state: &State,
-        local: &Catalog,
+        known: Known<'_>,
         reserve: Reserve,
-        turn: i64,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, Error> {
-        let credential = match self.vault.unseal(&project.id, key) {
+        let credential = match self.vault.unseal(&known.project.id, key) {
             Ok(credential) => credential,
             Err(error) => return Ok(Fetched::nothing(&Diagnosis::from(&error))),
         };
@@ -433,35 +429,47 @@ impl Engine {
             stop: self.stop.clone(),
         };
         let session = self.client.session(credential, Arc::clone(meter), terms);
-        let known = Known {
-            project,
-            state,
-            local,
-            confirmation: self.confirmation,
-            turn,
-        };
         fetch(session, known).await
     }
 }
 
+fn reserve_of(trigger: Trigger) -> Reserve {
+    match trigger {
+        Trigger::Schedule | Trigger::Retry => Reserve::Scheduled,
+        Trigger::Command | Trigger::Request => Reserve::OnDemand,
+    }
+}
+
+/// How a run ended that listed so many kinds.
+fn outcome_of(hold: Option<&Hold>, covered: usize) -> Outcome {
+    match (hold, covered) {
+        (_, 0) => Outcome::Failed,
+        (_, kinds) if kinds < Kind::ALL.len() => Outcome::Partial,
+        (Some(_), _) => Outcome::Held,
+        (None, _) => Outcome::Succeeded,
+    }
+}
+
 /// What becomes of what was held.
-fn turn_of(before: Option<&Hold>, after: Option<&Hold>, is_approved: bool) -> HoldTurn {
+fn turn_of(state: &State, after: Option<&Hold>, is_approved: bool, trigger: Trigger) -> HoldTurn {
+    let before = state.hold.as_ref();
     let is_same = match (before, after) {
         (Some(before), Some(after)) => after.is_as(before),
         (before, after) => before.is_none() && after.is_none(),
     };
-    if is_same {
-        return HoldTurn::default();
-    }
-    HoldTurn {
-        ended: before.map(|_| match after {
+    let mut turn = HoldTurn::default();
+    if !is_same {
+        turn.ended = before.map(|_| match after {
             _ if is_approved => HoldEnd::Approved,
             Some(_) => HoldEnd::Replaced,
             None => HoldEnd::Lapsed,
-        }),
-        begun: after.cloned(),
-        is_told: false,
+        });
+        turn.begun = after.cloned();
     }
+    // What a command holds is told to whoever gave it, and by a daemon once more.
+    turn.is_told = trigger != Trigger::Command
+        && (turn.begun.is_some() || (state.hold_is_untold && after.is_some()));
+    turn
 }
 
 /// What is not listed, and neither removed, held nor kept.

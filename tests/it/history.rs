@@ -100,11 +100,24 @@ async fn a_history_that_was_tampered_with_is_found(backend: Backend) {
         assert!(found.contains(part), "{found}");
     }
 
+    raw.run("update changes set op = 'removed' where after is null")
+        .await;
+    raw.run(
+        "update entries set product_id = 'zzz' where product_id is not null and removed_at is null",
+    )
+    .await;
+    let found = house.run(&verify).await.expect(1).stdout;
+    assert!(
+        found.contains("readers find it under another product id"),
+        "{found}"
+    );
+
     raw.run("update changes set revision = revision + seq")
         .await;
     let found = house.run(&verify).await.expect(1).stdout;
     let lines: Vec<&str> = found.lines().collect();
-    assert_eq!(lines.len(), 22, "{found}");
+    assert_eq!(lines.len(), 23, "{found}");
+    assert!(lines[22].contains("the next sync sets right"), "{found}");
     let more = lines[21].strip_prefix("  and ").unwrap();
     assert!(more.ends_with(" more"), "{found}");
     let answer = house.json(&verify, 1).await;

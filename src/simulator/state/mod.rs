@@ -33,7 +33,6 @@ pub struct State {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page_limit: Option<NonZeroU32>,
     /// The highest id that was ever there: Apple never uses one again, whatever was deleted.
-    #[serde(skip)]
     pub last_id: u64,
     /// The developer teams.
     pub teams: Vec<Team>,
