@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catalog_sync::catalog::{
     Absence, Answer, Answers, Catalog, Confirmation, Entry, Hold, Key, Kind, Limits, Reason,
-    Snapshot, Source, Standing, Turn, diff,
+    Snapshot, Source, Standing, StoreId, Turn, diff,
     guard::{self, Evidence, Review},
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -652,7 +652,7 @@ fn what_is_held_for_one_parent_holds_nothing_else_of_its_kind() {
         let local = groups(20, 11);
         let stays = |entry: &&Entry| {
             let id = entry.key.store_id.as_str();
-            let parent = entry.parent.as_ref().map(|id| id.as_str());
+            let parent = entry.parent.as_ref().map(StoreId::as_str);
             !without.contains(&id) && parent != Some("g0")
         };
         let mut remote = Snapshot::new();

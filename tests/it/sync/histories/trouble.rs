@@ -120,8 +120,9 @@ pub(super) fn pairs() -> Vec<Pair> {
             let can_be = |name: &&str| match *name {
                 REPEATED | SKIPPED => page + 1 < count,
                 EXCHANGED => page + 2 < count,
-                REORDERED | UNCOUNTED | UNDERCOUNTED | OVERCOUNTED => listing != Listing::App,
-                MOVED => listing != Listing::App,
+                REORDERED | UNCOUNTED | UNDERCOUNTED | OVERCOUNTED | MOVED => {
+                    listing != Listing::App
+                }
                 UNINCLUDED => matches!(listing, Listing::App | Listing::Groups),
                 _ => true,
             };
