@@ -333,6 +333,9 @@ conformance! {
         the_log_does_not_tell_of_what_was_deleted
         a_thinned_log_tells_all_from_its_instant_on
         what_was_forgotten_and_came_anew_has_two_lives
+        the_end_of_the_log_stays_though_what_it_removed_is_gone
+        a_clock_that_was_set_back_leaves_no_gap
+        whatever_is_deleted_the_log_gives_the_catalog
     }
     tampering {
         a_log_that_was_tampered_with_is_found

@@ -115,6 +115,9 @@ struct Doomed {
 }
 
 /// The changes of a page that can go, of those projects that nobody else is writing; their rows are locked.
+///
+/// A change stays unless the one after it in the project is old as well: so the log goes on without a gap from the cutoff on, and
+/// still ends with the catalog's revision.
 async fn doomed(
     connection: &mut Connection,
     page: &Page,
@@ -127,7 +130,11 @@ async fn doomed(
                  select l.at from changes l
                  where l.project_id = o.project_id and l.kind = o.kind and l.store_id = o.store_id and l.seq > o.seq
                  order by l.seq limit 1
-             ) as overwritten_at
+             ) as overwritten_at, (
+                 select n.at from changes n
+                 where n.project_id = o.project_id and n.seq > o.seq
+                 order by n.seq limit 1
+             ) as next_at
              from ",
         sql::each!("$1"),
         " as page join changes o on o.seq = ",
@@ -143,7 +150,7 @@ async fn doomed(
                  select 1 from changes p
                  where p.project_id = c.project_id and p.kind = c.kind and p.store_id = c.store_id and p.seq < c.seq
              )
-         ) and not exists (
+         ) and c.next_at < $2 and not exists (
              select 1 from outbox u where u.project_id = c.project_id and u.revision <= c.revision
          )"
     ))

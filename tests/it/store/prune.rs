@@ -271,9 +271,11 @@ pub(crate) async fn a_removal_goes_after_what_it_removed(store: &dyn Store, _: &
     let acme = add(store, "acme").await;
     sync(store, &acme, 0, ["1", "2"].map(coins)).await;
     sync(store, &acme, DAY, [coins("1")]).await;
+    sync(store, &acme, 2 * DAY, [coins("1"), coins("3")]).await;
     prune_all(store, Old::Entries, day(99)).await;
+    let all = ["0 added 1", "1 removed 2", "2 added 3"];
     // By itself, the first would tell that it is there.
-    for left in [&["0 added 1", "1 removed 2"][..], &["0 added 1"]] {
+    for left in [&all[..], &[all[0], all[2]]] {
         let pruned = store.prune(Old::Changes, day(99), &Mark::Start, 9, day(99));
         assert_eq!(pruned.await.unwrap().deleted, 1);
         assert_eq!(log(store, &acme).await, left);
@@ -393,7 +395,9 @@ pub(crate) async fn what_is_locked_is_left_for_later(store: &dyn Store, raw: &mu
     for name in ["a", "b"] {
         let id = add(store, name).await;
         sync(store, &id, 0, ["1", "2"].map(coins)).await;
-        sync(store, &id, 1, [coins("1").with("name", "New")]).await;
+        let new = coins("1").with("name", "New");
+        sync(store, &id, 1, [new.clone()]).await;
+        sync(store, &id, 2, [new, coins("3")]).await;
     }
     raw.run("begin; select 1 from project_state where project_id = 'a' for update")
         .await;
