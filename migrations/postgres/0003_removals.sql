@@ -30,7 +30,7 @@ alter table changes add column before_seen_at timestamptz;
 
 create index changes_by_entry on changes (project_id, kind, store_id, seq);
 
-alter table runs add column missing bigint not null default 0; -- not listed, and neither removed nor held
+alter table runs add column missing bigint not null default 0; -- present and not in the latest complete listing, those held included
 
 create index runs_by_end on runs (finished_at);
 

@@ -4,8 +4,9 @@
 //! lead to, and never the lines: a log of any length is verified in the memory that its catalog takes.
 //!
 //! Retention may have deleted lines from before an instant, from which on the log is *whole*. What is older has for each entry
-//! its latest change alone, so that the first change of a key is taken there as it is, and revisions may skip. Retention also
-//! deletes what is stored of entries that were removed long ago ([`REMOVED_KEPT`]).
+//! its latest change alone, so that the first change of a key is taken there as it is, and revisions may skip. The last of them
+//! stays, so that from the instant on none does. Retention also deletes what is stored of entries that were removed long ago
+//! ([`REMOVED_KEPT`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -340,8 +340,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<String>, Error>;
 
     /// Deletes for good what is old, from before that instant: looks at up to `most` rows after that mark, and gives the next. It
-    /// waits for no other transaction: what one has locked is left out, and found when the table is looked through again. Where a
-    /// project's log lost something, its `log_since` rises to `before`.
+    /// waits for no other transaction: what one has locked is left out, and found when the table is looked through again. So are entries
+    /// and changes of a project that is leased at `now`. Where a project's log lost something, its `log_since` rises to `before`.
     async fn prune(
         &self,
         old: Old,

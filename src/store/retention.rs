@@ -55,9 +55,10 @@ pub enum Old {
     /// Entries that were removed. Never those that were removed less than [`Retention::LEAST_DAYS`] ago.
     Entries,
     /// Changes that a later one of the same entry overwrote before the cutoff, so that the state then and since can still be told; and
-    /// removals of entries that are gone for good, once nothing comes before them. Never those of the grace period, nor what a broker is still to be told.
+    /// removals of entries that are gone for good, once nothing comes before them. Never those of the grace period, nor what a broker is
+    /// still to be told, nor a project's latest change from before the cutoff: revisions go on from it without a gap.
     Changes,
-    /// Holds that ended.
+    /// Holds that ended. Never one that was discarded while its project has something that was kept: it can be taken back.
     Holds,
     /// Records of runs. Never a project's latest.
     Runs,

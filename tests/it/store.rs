@@ -167,6 +167,7 @@ conformance! {
         what_is_noted_is_no_change
         a_change_tells_when_what_was_before_was_last_seen
         a_discarded_hold_keeps_its_things_and_can_be_taken_back
+        a_discarded_hold_stays_while_it_can_be_taken_back
         deciding_leaves_what_was_asked_for_to_be_done
         what_is_not_known_is_new_once_in_all_projects
         of_what_each_kind_was_listed_comes_back
@@ -335,6 +336,9 @@ conformance! {
         the_log_does_not_tell_of_what_was_deleted
         a_thinned_log_tells_all_from_its_instant_on
         what_was_forgotten_and_came_anew_has_two_lives
+        the_end_of_the_log_stays_though_what_it_removed_is_gone
+        a_clock_that_was_set_back_leaves_no_gap
+        whatever_is_deleted_the_log_gives_the_catalog
     }
     tampering {
         a_log_that_was_tampered_with_is_found
@@ -373,6 +377,7 @@ conformance! {
         changes_of_the_grace_period_are_kept_for_ever
         the_removal_of_what_is_gone_for_good_goes_too
         a_removal_goes_after_what_it_removed
+        what_a_run_under_way_has_loaded_stays
         old_runs_go_but_for_a_projects_latest
         runs_that_ended_at_once_are_looked_at_page_by_page
         holds_go_once_they_ended_long_ago

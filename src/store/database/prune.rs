@@ -28,25 +28,42 @@ pub(super) async fn prune(
     match old {
         Old::Entries => {
             let least = TimeDelta::days(Retention::LEAST_DAYS.into());
-            entries(connection, before.min(now - least), most).await
+            entries(connection, before.min(now - least), most, now).await
         }
-        Old::Changes => changes(connection, before, row, most).await,
+        Old::Changes => changes(connection, before, row, most, now).await,
         Old::Holds => holds(connection, before, row, most).await,
         Old::Runs => runs(connection, before, after, most).await,
         Old::Requests => requests(connection, before, row, most).await,
     }
 }
 
-async fn entries(connection: &mut Connection, before: Instant, most: u32) -> Result<Pruned, Error> {
+/// That the project of `project_state s` has no run under way at that instant. A run goes by what it loaded: what it would restore
+/// must not be gone when it commits. With the state's row locked, none begins.
+macro_rules! no_run {
+    ($now:literal) => {
+        concat!("(s.lease_token is null or s.lease_until <= ", $now, ")")
+    };
+}
+
+async fn entries(
+    connection: &mut Connection,
+    before: Instant,
+    most: u32,
+    now: Instant,
+) -> Result<Pruned, Error> {
     let deleted = sqlx::query::<Db>(concat!(
         "delete from entries where (project_id, kind, store_id) in (
-             select project_id, kind, store_id from entries
-             where removed_at is not null and removed_at <= $1 order by removed_at limit $2",
+             select e.project_id, e.kind, e.store_id
+             from entries e join project_state s on s.project_id = e.project_id
+             where e.removed_at is not null and e.removed_at <= $1 and ",
+        no_run!("$3"),
+        " order by e.removed_at limit $2",
         sql::unless_locked!(),
         ")"
     ))
     .bind(sql::instant(before))
     .bind(i64::from(most))
+    .bind(sql::instant(now))
     .execute(connection)
     .await?
     .rows_affected();
@@ -63,6 +80,7 @@ async fn changes(
     before: Instant,
     after: i64,
     most: u32,
+    now: Instant,
 ) -> Result<Pruned, Error> {
     let page = look(
         connection,
@@ -75,7 +93,7 @@ async fn changes(
     let Some(last) = page.old.last() else {
         return Ok(nothing(Mark::Row(after)));
     };
-    let doomed = doomed(connection, &page, before).await?;
+    let doomed = doomed(connection, &page, before, now).await?;
     let mut deleted = 0;
     if !doomed.is_empty() {
         deleted = sqlx::query::<Db>(concat!(
@@ -114,11 +132,15 @@ struct Doomed {
     project: String,
 }
 
-/// The changes of a page that can go, of those projects that nobody else is writing; their rows are locked.
+/// The changes of a page that can go, of those projects that nobody else is writing or about to; their rows are locked.
+///
+/// A change stays unless the one after it in the project is old as well: so the log goes on without a gap from the cutoff on, and
+/// still ends with the catalog's revision.
 async fn doomed(
     connection: &mut Connection,
     page: &Page,
     before: Instant,
+    now: Instant,
 ) -> Result<Vec<Doomed>, Error> {
     let rows = sqlx::query::<Db>(concat!(
         "select c.seq, c.project_id
@@ -127,7 +149,11 @@ async fn doomed(
                  select l.at from changes l
                  where l.project_id = o.project_id and l.kind = o.kind and l.store_id = o.store_id and l.seq > o.seq
                  order by l.seq limit 1
-             ) as overwritten_at
+             ) as overwritten_at, (
+                 select n.at from changes n
+                 where n.project_id = o.project_id and n.seq > o.seq
+                 order by n.seq limit 1
+             ) as next_at
              from ",
         sql::each!("$1"),
         " as page join changes o on o.seq = ",
@@ -143,7 +169,7 @@ async fn doomed(
                  select 1 from changes p
                  where p.project_id = c.project_id and p.kind = c.kind and p.store_id = c.store_id and p.seq < c.seq
              )
-         ) and not exists (
+         ) and c.next_at < $2 and not exists (
              select 1 from outbox u where u.project_id = c.project_id and u.revision <= c.revision
          )"
     ))
@@ -166,13 +192,16 @@ async fn doomed(
     }
     // Before the changes, as in a commit and when a project is removed.
     let free = sqlx::query_scalar::<Db, String>(concat!(
-        "select project_id from project_state
-             where project_id in (select value ->> 'project' from ",
+        "select s.project_id from project_state s
+         where s.project_id in (select value ->> 'project' from ",
         sql::each!("$1"),
-        ") order by project_id",
+        ") and ",
+        no_run!("$2"),
+        " order by s.project_id",
         sql::unless_locked!()
     ))
     .bind(sql::json(&doomed))
+    .bind(sql::instant(now))
     .fetch_all(&mut *connection)
     .await?;
     doomed.retain(|change| free.contains(&change.project));
@@ -199,11 +228,16 @@ async fn holds(
         sql::as_integer!("value ->> 'number'"),
         " from ",
         sql::each!("$1"),
-        ")",
+        ") and h.ended_at < $2 and (h.ended <> 'discarded' or not exists ( -- That can be taken back.
+            select 1 from entries e
+            where e.project_id = h.project_id and e.absence is not null and e.removed_at is null
+                and e.absence ->> 'kept_at' is not null
+         ))",
         sql::unless_locked!(),
         ")"
     ))
     .bind(sql::json(&page.old))
+    .bind(sql::instant(before))
     .execute(connection)
     .await?
     .rows_affected();

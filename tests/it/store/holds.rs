@@ -3,11 +3,12 @@
 use catalog_sync::{
     catalog::{Absence, Answer, Digest, Entry, Hold, Kind, Plan, Source, Unforeseen},
     run::{HoldEnd, Outcome, Run},
-    store::{Aftermath, Ended, Error, HoldTurn, Removed, Seen, Store},
+    store::{Aftermath, Ended, Error, HoldTurn, Old, Removed, Seen, Store},
 };
 
 use super::{
     commits::hold,
+    prune::{day, prune_all},
     sample::{
         absent_plan, add, aftermath, at, claim, coins, grace_period, history, id, product_key, run,
         snapshot, sync,
@@ -316,6 +317,36 @@ pub(crate) async fn a_discarded_hold_keeps_its_things_and_can_be_taken_back(stor
     let lease = claim(store, &acme, 8).await;
     let approved = store.reopen(&lease, &held.digest).await.unwrap();
     assert!(!approved, "what was approved is gone");
+}
+
+pub(crate) async fn a_discarded_hold_stays_while_it_can_be_taken_back(store: &dyn Store) {
+    let acme = add(store, "acme").await;
+    sync(store, &acme, 0, [coins("1"), coins("2")]).await;
+    turns(store, 1, None, Some(hold())).await;
+    turns(store, 2, Some(HoldEnd::Lapsed), Some(less())).await;
+    let lease = claim(store, &acme, 3).await;
+    let discarded = store.discard(&lease, &less().digest, at(3)).await.unwrap();
+    assert!(discarded.is_some());
+    let all = async || {
+        let holds = store.read_holds(Some(&acme), Ended::Included).await;
+        holds.unwrap().len()
+    };
+    for (deleted, left) in [(1, 1), (0, 1)] {
+        assert_eq!(prune_all(store, Old::Holds, day(99)).await, deleted);
+        assert_eq!(all().await, left);
+    }
+    let lease = claim(store, &acme, 4).await;
+    assert!(store.reopen(&lease, &less().digest).await.unwrap());
+    assert_eq!(prune_all(store, Old::Holds, day(99)).await, 0, "it stands");
+
+    // What was kept is there again.
+    let lease = claim(store, &acme, 5).await;
+    store.discard(&lease, &less().digest, at(5)).await.unwrap();
+    assert_eq!(prune_all(store, Old::Holds, day(99)).await, 0);
+    let there = [coins("1").with("name", "New"), coins("2")];
+    sync(store, &acme, 6, there).await;
+    assert_eq!(prune_all(store, Old::Holds, day(99)).await, 1);
+    assert_eq!(all().await, 0);
 }
 
 pub(crate) async fn deciding_leaves_what_was_asked_for_to_be_done(store: &dyn Store) {

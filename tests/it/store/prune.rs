@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use super::{
     raw::Raw,
-    sample::{TTL, add, add_settled, at, coins, grace_period, group, history, subscription, sync},
+    sample::{
+        TTL, add, add_settled, at, claim, coins, grace_period, group, history, subscription, sync,
+    },
 };
 
 /// In minutes.
@@ -271,12 +273,58 @@ pub(crate) async fn a_removal_goes_after_what_it_removed(store: &dyn Store, _: &
     let acme = add(store, "acme").await;
     sync(store, &acme, 0, ["1", "2"].map(coins)).await;
     sync(store, &acme, DAY, [coins("1")]).await;
+    sync(store, &acme, 2 * DAY, [coins("1"), coins("3")]).await;
     prune_all(store, Old::Entries, day(99)).await;
+    let all = ["0 added 1", "1 removed 2", "2 added 3"];
     // By itself, the first would tell that it is there.
-    for left in [&["0 added 1", "1 removed 2"][..], &["0 added 1"]] {
+    for left in [&all[..], &[all[0], all[2]]] {
         let pruned = store.prune(Old::Changes, day(99), &Mark::Start, 9, day(99));
         assert_eq!(pruned.await.unwrap().deleted, 1);
         assert_eq!(log(store, &acme).await, left);
+    }
+}
+
+pub(crate) async fn what_a_run_under_way_has_loaded_stays(store: &dyn Store, raw: &mut Raw) {
+    let acme = add(store, "acme").await;
+    let other = add(store, "other").await;
+    for id in [&acme, &other] {
+        sync(store, id, 0, ["1", "2"].map(coins)).await;
+        sync(store, id, DAY, [coins("1")]).await;
+        sync(store, id, 2 * DAY, [coins("1"), coins("3")]).await;
+    }
+    let pass = async |now: Instant| {
+        let mut deleted = [0, 0];
+        for _ in 0..2 {
+            for (old, deleted) in [Old::Entries, Old::Changes].into_iter().zip(&mut deleted) {
+                let pruned = store.prune(old, day(60), &Mark::Start, 99, now).await;
+                *deleted += pruned.unwrap().deleted;
+            }
+        }
+        deleted
+    };
+    let everything = async |raw: &mut Raw| {
+        raw.texts("select store_id || coalesce(op, '') from changes where project_id = 'acme' order by seq")
+            .await
+    };
+    let before = everything(raw).await;
+    let lease = claim(store, &acme, 99 * DAY).await;
+    assert_eq!(pass(day(99)).await, [1, 2], "what the other had");
+    assert_eq!(everything(raw).await, before);
+    let lease = store.renew(&lease, TTL, at(99 * DAY + 1)).await.unwrap();
+    assert_eq!(pass(at(99 * DAY + 1)).await, [0, 0]);
+    assert_eq!(count(raw, "entries").await, 3 + 2);
+
+    store.release(&lease).await.unwrap();
+    assert_eq!(pass(at(99 * DAY + 1)).await, [1, 2]);
+
+    // A lease that ran out is nobody's.
+    sync(store, &acme, 100 * DAY, [coins("1")]).await;
+    sync(store, &acme, 101 * DAY, [coins("1"), coins("4")]).await;
+    let lease = claim(store, &acme, 200 * DAY).await;
+    let until = lease.until;
+    for (now, gone) in [(until - TTL / 2, 0), (until, 1)] {
+        let pruned = store.prune(Old::Entries, day(150), &Mark::Start, 9, now);
+        assert_eq!(pruned.await.unwrap().deleted, gone);
     }
 }
 
@@ -393,7 +441,9 @@ pub(crate) async fn what_is_locked_is_left_for_later(store: &dyn Store, raw: &mu
     for name in ["a", "b"] {
         let id = add(store, name).await;
         sync(store, &id, 0, ["1", "2"].map(coins)).await;
-        sync(store, &id, 1, [coins("1").with("name", "New")]).await;
+        let new = coins("1").with("name", "New");
+        sync(store, &id, 1, [new.clone()]).await;
+        sync(store, &id, 2, [new, coins("3")]).await;
     }
     raw.run("begin; select 1 from project_state where project_id = 'a' for update")
         .await;
