@@ -79,7 +79,27 @@ fn a_state_survives_the_way_through_a_file() {
             .with_hourly_limit(9),
     );
     state.page_limit = NonZeroU32::new(3);
+    state.complete().unwrap();
     assert_eq!(State::from_toml(&state.to_toml().unwrap()).unwrap(), state);
+}
+
+#[test]
+fn an_id_is_never_used_again() {
+    let mut state = State::with_app(App::new("1", "com.x", "X").with_in_app_purchases(2));
+    state.complete().unwrap();
+    let last = state.app("1").unwrap().in_app_purchases[1].id.clone();
+    assert!(state.remove_product(&last));
+    let another = InAppPurchase::new("", "com.x.another", "Another");
+    state.app_mut("1").unwrap().in_app_purchases.push(another);
+    state.complete().unwrap();
+    let ids: Vec<_> = state
+        .app("1")
+        .unwrap()
+        .in_app_purchases
+        .iter()
+        .map(|it| &it.id)
+        .collect();
+    assert!(!ids.contains(&&last) && !ids[1].is_empty(), "{ids:?}");
 }
 
 #[test]
