@@ -242,18 +242,22 @@ fn held<'a>(
         .iter()
         .copied()
         .filter(|key| {
-            let is_held = |key: &Key| held_parents.contains(key) || still_held.contains(key);
-            held_kinds.contains(&key.kind)
-                || is_held(key)
-                || parent_of(key).is_some_and(|parent| is_held(&parent))
+            held_kinds.contains(&key.kind) || held_parents.contains(key) || still_held.contains(key)
         })
         .collect();
-    // A parent stays as long as anything in it stays.
+    // A parent stays as long as anything in it stays..
     let parents: Vec<&Key> = held
         .iter()
         .filter_map(|key| vanished.get(&parent_of(key)?).copied())
         .collect();
     held.extend(parents);
+    // ..and what vanished with a parent is held with it, so that the next look at the same things shows the same hold.
+    let children: Vec<&Key> = vanished
+        .iter()
+        .copied()
+        .filter(|key| parent_of(key).is_some_and(|parent| held.contains(&parent)))
+        .collect();
+    held.extend(children);
     held
 }
 

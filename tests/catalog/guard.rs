@@ -92,6 +92,32 @@ fn a_parent_stays_while_what_is_in_it_is_held() {
 }
 
 #[test]
+fn what_vanished_with_a_held_parent_is_held_with_it_and_stays_so() {
+    let local = groups(1, 3);
+    let mut remote = Snapshot::new();
+    remote.cover(Kind::SubscriptionGroup, []).unwrap();
+    let moved = |id: &str| Entry::new(Kind::Subscription, id).within("new");
+    remote
+        .cover(Kind::Subscription, [moved("s0-0"), moved("s0-1")])
+        .unwrap();
+
+    let first = review(&local, &remote, Standing::Nothing);
+    let hold = first.hold.unwrap();
+    let ids: Vec<_> = hold
+        .removals
+        .iter()
+        .map(|held| held.key.store_id.as_str())
+        .collect();
+    // The only group vanished, which is held; its last subscription could go by itself, but went with it.
+    assert_eq!(ids, ["g0", "s0-2"]);
+    let again = review(&local, &remote, Standing::Held(&hold));
+    assert_eq!(again.hold.unwrap().digest, hold.digest);
+    let approved = review(&local, &remote, Standing::Approved(&hold));
+    assert!(approved.is_approved);
+    assert_eq!(approved.hold, None);
+}
+
+#[test]
 fn additions_and_updates_pass_beside_a_hold() {
     let local = products(20);
     let mut remote = Snapshot::new();

@@ -169,6 +169,8 @@ proptest! {
             prop_assert!(!is_held || change.op() == Op::Removed);
         }
         if let Some(hold) = hold {
+            let again = review_within(&local, &remote, &limits, Standing::Held(&hold));
+            prop_assert_eq!(again.hold.map(|again| again.digest), Some(hold.digest.clone()));
             let standing = Standing::of(Some(&hold), Some(&hold.digest));
             let approved = review_within(&local, &remote, &limits, standing);
             for change in &changes {
