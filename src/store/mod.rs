@@ -149,7 +149,8 @@ pub struct Spent {
 pub struct Committed {
     /// The catalog's revision afterwards.
     pub revision: i64,
-    /// Rows of the catalog and its change log that were written; 0 when nothing changed.
+    /// Rows of the catalog and its change log that were written, notes of what was not listed among them; 0 when there was nothing to
+    /// write.
     pub rows: u64,
     /// What this version does not know, of what came for the first time in any project.
     #[serde(skip)]

@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::TimeDelta;
-use futures_util::{FutureExt as _, StreamExt as _, stream};
 
-use super::Error;
+use super::{Error, confirm};
 use crate::{
     asc::{self, Failure, Session, Upstream},
     catalog::{
-        self, Answer, Answers, Catalog, ChangeSet, Confirmation, Entry, Key, Kind, Snapshot,
-        Source, Sources, StoreId, Turn,
+        self, Answers, Catalog, ChangeSet, Confirmation, Entry, Kind, Snapshot, Source, Sources,
+        StoreId, Turn,
     },
     clock,
     credential::Credential,
@@ -20,9 +19,6 @@ use crate::{
     run::KeyHealth,
     store::State,
 };
-
-/// So many things are asked for at once. The key's own limits hold beside it.
-const ASKED_AT_ONCE: usize = 8;
 
 /// A key that worked counts as rejected after this many refused runs in a row..
 const REFUSALS_TO_REJECT: u32 = 3;
@@ -139,35 +135,6 @@ impl Fetched {
     }
 }
 
-impl Fetched {
-    /// Tells of listings that leave out what is there, when that is first seen.
-    fn tell_refuted(&self, project: &Project, local: &Catalog) {
-        for kind in self.snapshot.covers() {
-            let is_news = |key: &Key| {
-                let before = local.absent.get(key).and_then(|absence| absence.answer);
-                before != Some(Answer::There)
-            };
-            let there: Vec<&str> = self
-                .answers
-                .iter()
-                .filter(|(key, answer)| key.kind == *kind && **answer == Answer::There)
-                .filter(|(key, _)| is_news(key))
-                .map(|(key, _)| key.store_id.as_str())
-                .collect();
-            if let Some(first) = there.first() {
-                tracing::warn!(
-                    event = "listing.refuted",
-                    project.id = %project.id,
-                    kind = %kind,
-                    count = there.len(),
-                    first,
-                    "Apple's listing leaves out what Apple has; it is kept"
-                );
-            }
-        }
-    }
-}
-
 /// What a failure says of the key itself.
 enum Verdict {
     /// Apple accepted it, and refused what was asked.
@@ -241,51 +208,9 @@ pub(super) async fn fetch(session: Session, known: Known<'_>) -> Result<Fetched,
     }
     let is_new = |kind| fetched.turns.contains_key(&kind);
     let keys = confirmation.to_ask(&fetched.changes, local, state.hold.as_ref(), is_new, turn);
-    fetched.answers = ask(&session, keys).await;
-    fetched.tell_refuted(project, local);
+    fetched.answers = confirm::ask(&session, keys).await;
+    confirm::tell_refuted(&fetched.answers, project, local);
     Ok(fetched)
-}
-
-/// Asks for things by their own ids, until it is of no use; what could not be learned is left out.
-async fn ask(session: &Session, keys: Vec<Key>) -> Answers {
-    let mut asked = stream::iter(keys)
-        .map(|key| async move { (session.fetch_answer(&key).await, key) }.boxed())
-        .buffer_unordered(ASKED_AT_ONCE);
-    let mut answers = Answers::new();
-    while let Some((answer, key)) = asked.next().await {
-        match answer {
-            Ok(answer) => drop(answers.insert(key, answer)),
-            Err(error) => {
-                tracing::debug!(
-                    event = "absence.unknown",
-                    endpoint = error.endpoint,
-                    reason = %error.failure,
-                    "whether it is gone is not known yet"
-                );
-                if !is_about_the_thing(&error) {
-                    break;
-                }
-                answers.insert(key, Answer::Unknown);
-            }
-        }
-    }
-    answers
-}
-
-/// Whether another thing may well be answered for.
-fn is_about_the_thing(error: &asc::Error) -> bool {
-    match error.failure {
-        Failure::Forbidden { .. }
-        | Failure::NotFound
-        | Failure::Unexpected(_)
-        | Failure::Torn(_) => true,
-        Failure::NotAuthorized { .. }
-        | Failure::AgreementMissing
-        | Failure::RateLimited { .. }
-        | Failure::Unavailable(_)
-        | Failure::Signing(_)
-        | Failure::Stopped => false,
-    }
 }
 
 /// Lists every kind, each complete or not at all: at once, unless the key was refused the last time. Then the app is asked for

@@ -3,6 +3,7 @@
 //! This is the only module that knows the store, the vault and App Store Connect. What must hold: a kind that could not be
 //! listed completely is not compared, nothing but an approved plan is written, and every run that began leaves a record.
 
+mod confirm;
 mod fetch;
 mod report;
 mod retry;

@@ -3,7 +3,9 @@
 //! A target of its own, so that mutation testing of `src/catalog` builds no more than this.
 #![cfg(test)]
 
+mod bench;
 mod confirmation;
+mod decisions;
 mod guard;
 mod laws;
 mod limits;
