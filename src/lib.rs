@@ -14,7 +14,7 @@
 //! | what changed, told to brokers | [`daemon`], [`queue`] |
 //!
 //! [`sync`] is that way from the lease on, and [`daemon`] what sets out on it by itself. [`onboard`] verifies a key before it
-//! is stored, [`budget`] reckons what each key has left of its hour, [`cli`] parses and prints, [`simulator`] is
+//! is stored, [`master_keys`] rotates what seals it, [`budget`] reckons what each key has left of its hour, [`cli`] parses and prints, [`simulator`] is
 //! an App Store Connect to rehearse against.
 
 pub mod asc;
@@ -26,6 +26,7 @@ pub mod config;
 pub mod credential;
 pub mod daemon;
 pub mod diagnosis;
+pub mod master_keys;
 pub mod onboard;
 pub mod project;
 pub mod queue;

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::{
     Verdict,
-    output::{BOLD, GREEN, Output, RED, YELLOW, ago, at, or_dash, plain},
+    output::{BOLD, DIM, GREEN, Output, RED, YELLOW, ago, at, counted, or_dash, plain},
 };
 use crate::{
     catalog::Kind,
@@ -266,6 +266,19 @@ pub(super) async fn status(
             ],
             rows,
         )?;
+        let master_keys: Vec<String> = store
+            .list_master_keys()
+            .await?
+            .into_iter()
+            .filter(|known| known.retired_at.is_none())
+            .map(|known| format!("{} seals {}", known.id, counted(known.api_keys, "API key")))
+            .collect();
+        if !master_keys.is_empty() {
+            output.say(format_args!(
+                "{DIM}master keys: {}{DIM:#}",
+                master_keys.join(", ")
+            ))?;
+        }
         return Ok(Verdict::Done);
     };
     let status = store.read_status(id).await?;

@@ -18,6 +18,7 @@ use crate::{
     project::ProjectId,
     simulator::{App, InAppPurchase, Options, Simulator, State},
     sync::Engine,
+    vault::Source,
 };
 
 /// The simulated app.
@@ -91,7 +92,7 @@ impl<'a> Stage<'a> {
             .clone_into(&mut config.app_store.base_url);
         config.app_store.ca_file = ca_file;
         config.store.url = format!("sqlite:{}", folder.path().join("catalog-sync.db").display());
-        config.vault.master_key_file = folder.path().join("master.key");
+        config.vault.master_keys = vec![Source::File(folder.path().join("master.key"))];
         let wiring = Wiring { config };
         setup::make_missing(&wiring, &folder.path().join(config::FILE), false).await?;
         output.say(format_args!(

@@ -8,6 +8,7 @@ mod catalog;
 mod demo;
 mod guard;
 mod history;
+mod master_key;
 mod output;
 mod project;
 mod resync;
@@ -63,6 +64,9 @@ enum Command {
     /// Add and look after projects and their keys
     #[command(subcommand)]
     Project(project::Command),
+    /// Add, rotate and retire the master keys that API keys are sealed with
+    #[command(subcommand)]
+    MasterKey(master_key::Command),
     /// Sync what is due and what is asked for, until told to stop: the daemon
     Run,
     /// Sync projects now
@@ -231,6 +235,7 @@ impl Cli {
             Command::Resync(args) => resync::resync(args, &*wiring.store().await?, output).await,
             Command::Init { new_master_key } => setup::init(new_master_key, &wiring, output).await,
             Command::Project(command) => command.run(&wiring, output).await,
+            Command::MasterKey(command) => command.run(&wiring, output).await,
             Command::Sync(args) => sync::sync(args, &wiring, output).await,
             Command::Plan { id } => sync::plan(&id, &wiring.engine().await?, output).await,
             Command::Holds { id, all } => {

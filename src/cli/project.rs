@@ -232,8 +232,8 @@ pub(super) async fn add(
     output: &Output,
 ) -> anyhow::Result<Verdict> {
     let credential = args.read()?;
-    let vault = wiring.vault()?;
     let store = wiring.store().await?;
+    let vault = wiring.vault(&*store).await?;
     match store.load_project(&id).await {
         Ok(_) => return Err(store::Error::ProjectExists(id).into()),
         Err(store::Error::UnknownProject { .. }) => {}
@@ -280,7 +280,7 @@ async fn set_key(
             .into());
     }
     let credential = args.read()?;
-    let sealed = wiring.vault()?.seal(id, &credential)?;
+    let sealed = wiring.vault(&*store).await?.seal(id, &credential)?;
     let mut wanted = args.wanted();
     if wanted.app_id.is_none() && wanted.bundle_id.is_none() {
         wanted.app_id = Some(before.app.id.clone());
@@ -309,8 +309,8 @@ async fn set_key(
 }
 
 async fn verify(id: &ProjectId, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
-    let vault = wiring.vault()?;
     let store = wiring.store().await?;
+    let vault = wiring.vault(&*store).await?;
     let project = store.load_project(id).await?;
     let credential = vault
         .unseal(id, &store.load_key(id).await?)

@@ -20,8 +20,11 @@ use crate::{
         signals::{self, Shutdown},
         systemd::Manager,
     },
+    master_keys,
     retry::Patience,
-    store, telemetry, vault,
+    store,
+    sync::Engine,
+    telemetry, vault,
 };
 
 /// Works until a signal stops it.
@@ -156,15 +159,16 @@ async fn make_first(wiring: &Wiring) -> anyhow::Result<()> {
     if !store::is_absent(url.expose_secret())? {
         return Ok(());
     }
-    let key_file = &wiring.config.vault.master_key_file;
-    match vault::create(key_file, clock::now()) {
-        Ok(_) => tracing::warn!(
-            event = "master_key.made",
-            file = %key_file.display(),
-            "a new master key: keep a copy in a safe place, apart from the backups of the database"
-        ),
-        Err(vault::Error::Exists { .. }) => {}
-        Err(error) => return Err(error.into()),
+    if let Some(key_file) = wiring.config.vault.file() {
+        match vault::create(key_file, clock::now()) {
+            Ok(_) => tracing::warn!(
+                event = "master_key.made",
+                file = %key_file.display(),
+                "a new master key: keep a copy in a safe place, apart from the backups of the database"
+            ),
+            Err(vault::Error::Exists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     wiring.open_store().await?.migrate().await?;
     tracing::info!(
@@ -176,11 +180,15 @@ async fn make_first(wiring: &Wiring) -> anyhow::Result<()> {
 }
 
 /// All that a run needs, as soon as the database is there.
-async fn patiently(wiring: &Wiring) -> anyhow::Result<crate::sync::Engine> {
+async fn patiently(wiring: &Wiring) -> anyhow::Result<Engine> {
     let mut patience = Patience::default();
     let mut told = false;
     loop {
         match wiring.engine().await {
+            Ok(engine) => {
+                tell_missing_master_keys(&engine).await?;
+                return Ok(engine);
+            }
             Err(error) if matches!(error.downcast_ref(), Some(store::Error::Unavailable(_))) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::error!(
@@ -192,9 +200,23 @@ async fn patiently(wiring: &Wiring) -> anyhow::Result<crate::sync::Engine> {
                 }
                 tokio::time::sleep(patience.wait()).await;
             }
-            result => return result,
+            Err(error) => return Err(error),
         }
     }
+}
+
+/// A master key that some of the keys need, and is not at hand, is told; with none that any needs there is nothing to do.
+async fn tell_missing_master_keys(engine: &Engine) -> anyhow::Result<()> {
+    for missing in master_keys::missing(&engine.vault, &*engine.store).await? {
+        tracing::error!(
+            event = "master_key.missing",
+            id = missing.id,
+            api_keys = missing.api_keys,
+            "a master key is not at hand, and the API keys that it sealed cannot be used: bring it back; it is looked for again by \
+             itself"
+        );
+    }
+    Ok(())
 }
 
 fn settings(config: &Config) -> anyhow::Result<Settings> {

@@ -37,9 +37,9 @@ pub(super) async fn make_missing(
 ) -> anyhow::Result<Made> {
     let store = wiring.open_store().await?;
     let schema = store.migrate().await?;
-    let key_file = &wiring.config.vault.master_key_file;
-    let master_key = !key_file.exists();
-    if master_key {
+    let key_file = wiring.config.vault.file();
+    let missing = key_file.filter(|file| !file.exists());
+    if let Some(key_file) = missing {
         let projects = store.list_projects().await?.len();
         anyhow::ensure!(
             projects == 0 || new_master_key,
@@ -55,7 +55,7 @@ pub(super) async fn make_missing(
             Err(error) => return Err(error.into()),
         }
     } else {
-        wiring.vault()?;
+        wiring.vault(&*store).await?;
     }
     let config = match OpenOptions::new().write(true).create_new(true).open(file) {
         Ok(mut new) => new
@@ -69,7 +69,7 @@ pub(super) async fn make_missing(
     };
     Ok(Made {
         config,
-        master_key,
+        master_key: missing.is_some(),
         schema,
     })
 }
@@ -89,14 +89,16 @@ pub(super) async fn init(
         master_key,
         schema,
     } = make_missing(wiring, &file, new_master_key).await?;
-    let key_file = &wiring.config.vault.master_key_file;
+    let key_file = wiring.config.vault.file();
     let url = wiring.config.shown_store();
     output.say(format_args!("{} {}", made(config), file.display()))?;
-    output.say(format_args!(
-        "{} {} (the master key: keep a copy in a safe place)",
-        made(master_key),
-        key_file.display()
-    ))?;
+    if let Some(file) = key_file {
+        output.say(format_args!(
+            "{} {} (the master key: keep a copy in a safe place)",
+            made(master_key),
+            file.display()
+        ))?;
+    }
     output.say(format_args!("{} {url}", made(schema.applied == 0)))?;
     if schema.applied == 0 {
         output
@@ -135,10 +137,15 @@ pub(super) async fn check_config(wiring: &Wiring, output: &Output) -> anyhow::Re
         .config
         .file()
         .map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
+    let database = wiring.check_store().await;
+    let master_keys = match database {
+        Ok(()) => wiring.vault(&*wiring.store().await?).await,
+        Err(_) => wiring.open_vault().await,
+    };
     let checks = [
-        ("master keys", wiring.vault().map(drop)),
+        ("master keys", master_keys.map(drop)),
         ("HTTPS client", wiring.client().map(drop)),
-        ("database", wiring.check_store().await),
+        ("database", database),
     ];
     output.say(format_args!(
         "{BOLD}# {source}, with the environment on top{BOLD:#}\n{text}"

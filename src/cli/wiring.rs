@@ -18,13 +18,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     asc,
     catalog::Confirmation,
+    clock,
     config::{self, Config},
+    master_keys,
     queue::Queue,
     retry::Bases,
     store::{self, Store},
     sync::Engine,
     telemetry::{self, Speaks, Stderr},
-    vault::Vault,
+    vault::{Source, Vault},
 };
 
 fn stderr() -> Stderr {
@@ -171,9 +173,28 @@ impl Wiring {
         Ok(None)
     }
 
-    /// The master keys. Without them nothing starts that would need them.
-    pub(super) fn vault(&self) -> anyhow::Result<Vault> {
-        Ok(Vault::open(&self.config.vault.master_key_file)?)
+    /// The master keys, as they are. Without them nothing starts that would need them.
+    pub(super) async fn open_vault(&self) -> anyhow::Result<Vault> {
+        let sources = self.config.vault.master_keys.clone();
+        for source in &sources {
+            if let Source::Variable(name) = source {
+                tracing::warn!(
+                    event = "master_key.in_environment",
+                    variable = name,
+                    "other processes of this user can read the environment of this one: a file, a credential or a command \
+                     keeps the master keys better"
+                );
+            }
+        }
+        // A program may have to be run for them.
+        Ok(tokio::task::spawn_blocking(move || Vault::open(&sources)).await??)
+    }
+
+    /// The master keys, once they are found to be those that the database knows.
+    pub(super) async fn vault(&self, store: &dyn Store) -> anyhow::Result<Vault> {
+        let vault = self.open_vault().await?;
+        master_keys::check(&vault, store, clock::now()).await?;
+        Ok(vault)
     }
 
     /// The client of App Store Connect.
@@ -213,10 +234,10 @@ impl Wiring {
 
     /// All that a run needs.
     pub(super) async fn engine(&self) -> anyhow::Result<Engine> {
-        let vault = Arc::new(self.vault()?);
+        let store = self.store().await?;
         Ok(Engine {
-            store: self.store().await?,
-            vault,
+            vault: Arc::new(self.vault(&*store).await?),
+            store,
             client: self.client()?,
             limits: self.config.guard,
             confirmation: Confirmation::default(),

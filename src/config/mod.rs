@@ -10,6 +10,7 @@ mod settings;
 mod validate;
 
 use std::{
+    ffi::OsString,
     fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,8 +18,9 @@ use std::{
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
-use crate::{catalog::Limits, schedule, store::Retention};
+use crate::{catalog::Limits, schedule, store::Retention, vault::Source};
 
 /// The file that is read from the current folder when no other is named.
 pub const FILE: &str = "worker.toml";
@@ -82,8 +84,8 @@ pub struct Store {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vault {
-    /// The file of the master keys.
-    pub master_key_file: PathBuf,
+    /// Where the master keys are: the first of all encrypts.
+    pub master_keys: Vec<Source>,
 }
 
 /// `[app_store]`
@@ -220,7 +222,7 @@ impl Default for Store {
 impl Default for Vault {
     fn default() -> Self {
         Self {
-            master_key_file: "master.key".into(),
+            master_keys: vec![Source::File("master.key".into())],
         }
     }
 }
@@ -290,6 +292,17 @@ impl Default for RabbitMq {
             ca_file: PathBuf::new(),
             prefix: PREFIX.to_owned(),
         }
+    }
+}
+
+impl Vault {
+    /// The file that can be made and changed, if any source is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.master_keys.iter().find_map(|source| match source {
+            Source::File(path) => Some(&**path),
+            Source::Credential(_) | Source::Variable(_) | Source::Command(_) => None,
+        })
     }
 }
 
@@ -569,6 +582,16 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
         let name = name.into_string().ok()?;
         Some((name, value.to_string_lossy().into_owned()))
     })
+}
+
+/// One variable of the environment.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// One variable of the environment that is a secret, in a buffer that is zeroized.
+pub(crate) fn secret_variable(name: &str) -> Option<Zeroizing<Vec<u8>>> {
+    variable(name).map(|value| Zeroizing::new(value.into_encoded_bytes()))
 }
 
 #[cfg(test)]

@@ -156,7 +156,7 @@ impl Settings {
             Some(Value::Integer(_)) => "a whole number of 0 or more",
             Some(Value::Boolean(_)) => "true or false",
             Some(Value::Float(_)) => "a number with a decimal point",
-            Some(Value::Array(_)) => "a list",
+            Some(Value::Array(_)) => "a list of texts, such as [\"..\", \"..\"]",
             _ => "a text in quotes",
         };
         self.problems.push(format!(
@@ -291,6 +291,10 @@ fn replace(table: &mut Table, path: &str, value: &Value) {
 fn parse_as(default: &Value, text: &str) -> Option<Value> {
     match default {
         Value::String(_) => Some(Value::String(text.to_owned())),
+        // One text needs no brackets.
+        Value::Array(_) if !text.trim_start().starts_with('[') => {
+            Some(Value::Array(vec![Value::String(text.to_owned())]))
+        }
         _ => text
             .trim()
             .parse::<Value>()

@@ -202,10 +202,6 @@ fn a_wrong_value_is_told_with_its_place_and_what_is_expected() {
         ),
         ("[store]\nurl = 'sqlite:'", ":2: 'store.url' must be a URL"),
         (
-            "[vault]\nmaster_key_file = ''",
-            "'catalog-sync init' makes one",
-        ),
-        (
             "[app_store]\nproxy = 'proxy'",
             ":2: 'app_store.proxy' must be a URL",
         ),
@@ -491,4 +487,58 @@ fn what_is_shown_has_no_password_and_can_be_read_again() {
         parse(&Config::default().redacted(), &[]).unwrap(),
         Config::default()
     );
+}
+
+#[test]
+fn sources_of_master_keys_are_read_from_the_file_and_from_a_variable() {
+    let config = parse(
+        "[vault]\nmaster_keys = ['credential:k', 'file:old.key']",
+        &[],
+    )
+    .unwrap();
+    let shown: Vec<_> = config
+        .vault
+        .master_keys
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(shown, ["credential:k", "file:old.key"]);
+    assert_eq!(config.vault.file(), Some(Path::new("old.key")));
+    for (text, shown) in [
+        (
+            "command:unwrap --key a,b",
+            &["command:unwrap --key a,b"][..],
+        ),
+        ("['env:KEYS', 'file:b']", &["env:KEYS", "file:b"]),
+    ] {
+        let config = parse("", &[("CATALOG_SYNC_VAULT__MASTER_KEYS", text)]).unwrap();
+        let read: Vec<_> = config
+            .vault
+            .master_keys
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(read, shown);
+    }
+    for (text, expected) in [
+        (
+            "master_keys = []",
+            ":2: 'vault.master_keys' must name a source, such as [\"file:master.key\"]",
+        ),
+        (
+            "master_keys = ['master.key']",
+            ":2: 'vault.master_keys': a source of master keys begins with file:, credential:, env: or command:",
+        ),
+        (
+            "master_keys = 'file:master.key'",
+            ":2: 'vault.master_keys' must be a list of texts",
+        ),
+        (
+            "master_key_file = 'master.key'",
+            ":2: unknown key 'vault.master_key_file'; did you mean 'vault.master_keys'?",
+        ),
+    ] {
+        let error = parse(&format!("[vault]\n{text}"), &[]).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
 }

@@ -85,9 +85,9 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         1..=1_000,
     );
 
-    if vault.master_key_file.as_os_str().is_empty() {
-        let text = "'vault.master_key_file' must name a file; 'catalog-sync init' makes one";
-        rules.broken(&["vault.master_key_file"], text.to_owned());
+    if vault.master_keys.is_empty() {
+        let text = "'vault.master_keys' must name a source, such as [\"file:master.key\"], a file that 'catalog-sync init' makes";
+        rules.broken(&["vault.master_keys"], text.to_owned());
     }
 
     rules.app_store(app_store);

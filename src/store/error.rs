@@ -42,6 +42,27 @@ pub enum Error {
     /// The process was asked to stop before the run was done; nothing of it was written.
     #[error("stopped before it was done; nothing of this run was written")]
     Stopped,
+    /// No master key of this id was ever at hand.
+    #[error(
+        "no master key '{0}' is known to this database; 'catalog-sync master-key list' shows those that are"
+    )]
+    UnknownMasterKey(String),
+    /// Keys are sealed with the master key.
+    #[error(
+        "the master key '{id}' still seals {api_keys} API key{}; 'catalog-sync master-key rotate' seals them with the first one", if *api_keys == 1 { "" } else { "s" }
+    )]
+    MasterKeyInUse {
+        /// Its id.
+        id: String,
+        /// How many.
+        api_keys: u64,
+    },
+    /// Nothing may be sealed with the master key any more.
+    #[error(
+        "the master key '{0}' was retired, and nothing is sealed with it any more: put another key first (this process may have read \
+         the master keys before that)"
+    )]
+    MasterKeyRetired(String),
     /// The change log does not reach back to the instant asked for: what was before was deleted.
     #[error(
         "the change log of project '{project}' can tell what was from {since} on: what is older was deleted"
@@ -106,6 +127,9 @@ impl Error {
             Self::Paused(_) => "project_paused",
             Self::Leased { .. } => "project_leased",
             Self::LeaseLost { .. } => "lease_lost",
+            Self::UnknownMasterKey(_) => "unknown_master_key",
+            Self::MasterKeyInUse { .. } => "master_key_in_use",
+            Self::MasterKeyRetired(_) => "master_key_retired",
             Self::BeforeTheLog { .. } => "before_the_log",
             Self::NewerSchema { .. } => "newer_schema",
             Self::OlderSchema { .. } => "older_schema",

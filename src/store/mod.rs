@@ -10,6 +10,7 @@
 //! connect, the few statements whose text is not the same, and what their errors mean.
 
 mod error;
+mod master_keys;
 mod nearest;
 mod open;
 mod postgres;
@@ -38,6 +39,7 @@ use crate::{
 };
 
 pub use error::Error;
+pub use master_keys::{KnownMasterKey, Resealed, SealedWith};
 pub use open::{Missing, Options, is_absent, open, open_migrated};
 pub use proof::verify;
 pub use retention::{Mark, Old, Pruned, Retention};
@@ -178,7 +180,8 @@ pub trait Store: Send + Sync {
     /// Applies the migrations that the database lacks; gives what it had before.
     async fn migrate(&self) -> Result<Schema, Error>;
 
-    /// Adds a project with its key, which counts as having worked when it was created, or fails with [`Error::ProjectExists`].
+    /// Adds a project with its key, which counts as having worked when it was created, or fails with [`Error::ProjectExists`], or
+    /// with [`Error::MasterKeyRetired`].
     async fn add_project(&self, project: &Project, key: &SealedKey) -> Result<(), Error>;
 
     /// One project.
@@ -195,7 +198,7 @@ pub trait Store: Send + Sync {
     async fn load_key(&self, id: &ProjectId) -> Result<SealedKey, Error>;
 
     /// Replaces a project's key and what is known of its app; the key's health begins anew, as having worked at `now`. A run
-    /// that still uses the old key loses its lease.
+    /// that still uses the old key loses its lease. Fails with [`Error::MasterKeyRetired`] too.
     async fn replace_key(
         &self,
         id: &ProjectId,
@@ -203,6 +206,31 @@ pub trait Store: Send + Sync {
         key: &SealedKey,
         now: Instant,
     ) -> Result<(), Error>;
+
+    /// The master keys that keys are or were sealed with, those longest known first.
+    async fn list_master_keys(&self) -> Result<Vec<KnownMasterKey>, Error>;
+
+    /// Notes what tells a master key from another of its id, unless that is known; gives what is known.
+    async fn note_master_key(
+        &self,
+        id: &str,
+        check_value: &str,
+        now: Instant,
+    ) -> Result<String, Error>;
+
+    /// Says that nothing may be sealed with a master key from now on. Fails with [`Error::MasterKeyInUse`] while anything is.
+    async fn retire_master_key(&self, id: &str, now: Instant) -> Result<(), Error>;
+
+    /// Up to `most` sealed keys of the projects whose ids come after `after`, by project.
+    async fn list_sealed(
+        &self,
+        with: SealedWith<'_>,
+        after: Option<&ProjectId>,
+        most: u32,
+    ) -> Result<Vec<(ProjectId, SealedKey)>, Error>;
+
+    /// Puts sealed keys, all under one master key, in the place of others that are still as they were read; gives how many were.
+    async fn reseal(&self, keys: &[Resealed]) -> Result<u64, Error>;
 
     /// Pauses a project. Pausing a paused project changes nothing.
     async fn pause(&self, id: &ProjectId, now: Instant) -> Result<(), Error>;

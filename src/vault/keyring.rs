@@ -1,25 +1,16 @@
-//! The master key file.
+//! The master keys at hand.
 
-use std::{
-    fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
-};
-
-use aws_lc_rs::rand;
+use aws_lc_rs::hkdf;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::Error;
-use crate::clock::Instant;
+use super::{Error, Source};
 
 /// The length of an AES-256 key.
 pub(super) const KEY_LEN: usize = 32;
 
-/// More than this is no master key file.
-const MAX_BYTES: u64 = 64 * 1024;
+/// The length of a key-check value.
+const CHECK_LEN: usize = 16;
 
 /// A master key, zeroized when it is dropped.
 pub(super) struct MasterKey {
@@ -28,80 +19,45 @@ pub(super) struct MasterKey {
     pub(super) key: Box<Zeroizing<[u8; KEY_LEN]>>,
 }
 
-/// The id alone.
-impl fmt::Debug for MasterKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("MasterKey").field(&self.id).finish()
-    }
+/// The master keys of all sources: at least one, no id twice.
+pub(super) struct Keyring {
+    first: Placed,
+    others: Vec<Placed>,
 }
 
-/// The master keys of a file: at least one, no id twice.
-#[derive(Debug)]
-pub(super) struct Keyring {
-    first: MasterKey,
-    others: Vec<MasterKey>,
+/// A master key, and where it was found.
+struct Placed {
+    key: MasterKey,
+    place: String,
 }
 
 impl Keyring {
-    pub(super) fn load(path: &Path) -> Result<Self, Error> {
-        let io = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => Error::Missing { path: path.into() },
-            _ => Error::Io {
-                path: path.into(),
-                action: "read",
-                source,
-            },
-        };
-        let file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        if !metadata.is_file() {
-            return Err(io(io::Error::other("it is not a file")));
-        }
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(Error::Exposed {
-                path: path.into(),
-                mode,
-            });
-        }
-        if metadata.len() > MAX_BYTES {
-            return Err(io(io::Error::other("it is larger than 64 KiB")));
-        }
-        let capacity = usize::try_from(metadata.len()).unwrap_or_default();
-        // One byte more than the file has, so that reading to its end does not move the buffer.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(capacity + 1));
-        file.take(metadata.len())
-            .read_to_end(&mut bytes)
-            .map_err(io)?;
-        Self::parse(&bytes).map_err(|error| match error {
-            Malformed::Line { line, what } => Error::Malformed {
-                path: path.into(),
-                line,
-                what,
-            },
-            Malformed::Empty => Error::Empty { path: path.into() },
-        })
-    }
-
-    fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut keys: Vec<MasterKey> = Vec::new();
-        for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-            let line = line.trim_ascii();
-            if line.is_empty() || line.starts_with(b"#") {
-                continue;
+    /// Reads all sources. The very first key encrypts.
+    pub(super) fn load(sources: &[Source]) -> Result<Self, Error> {
+        let mut keys: Vec<Placed> = Vec::new();
+        for source in sources {
+            let place = source.place();
+            for key in parse(&source.read()?, &place)? {
+                // While keys move from one source to another, both have them.
+                match keys.iter().find(|other| other.key.id == key.id) {
+                    None => keys.push(Placed {
+                        key,
+                        place: place.clone(),
+                    }),
+                    Some(same) if same.key.check_value()? == key.check_value()? => {}
+                    Some(other) => {
+                        return Err(Error::Contradiction {
+                            id: key.id,
+                            places: [other.place.clone(), place],
+                        });
+                    }
+                }
             }
-            let malformed = |what| Malformed::Line {
-                line: index + 1,
-                what,
-            };
-            let key = MasterKey::parse(line).map_err(malformed)?;
-            if keys.iter().any(|other| other.id == key.id) {
-                return Err(malformed("this id is there twice"));
-            }
-            keys.push(key);
         }
         let mut keys = keys.into_iter();
-        let first = keys.next().ok_or(Malformed::Empty)?;
+        let first = keys.next().ok_or_else(|| Error::Empty {
+            places: sources.iter().map(Source::place).collect(),
+        })?;
         Ok(Self {
             first,
             others: keys.collect(),
@@ -110,31 +66,65 @@ impl Keyring {
 
     /// The key that encrypts.
     pub(super) fn first(&self) -> &MasterKey {
-        &self.first
+        &self.first.key
     }
 
     pub(super) fn find(&self, id: &str) -> Option<&MasterKey> {
-        self.all().find(|key| key.id == id)
+        self.all()
+            .map(|placed| &placed.key)
+            .find(|key| key.id == id)
     }
 
     pub(super) fn ids(&self) -> Vec<String> {
-        self.all().map(|key| key.id.clone()).collect()
+        self.all().map(|placed| placed.key.id.clone()).collect()
     }
 
-    fn all(&self) -> impl Iterator<Item = &MasterKey> {
+    /// The id of each key, and where it was found.
+    pub(super) fn places(&self) -> impl Iterator<Item = (&MasterKey, &str)> {
+        self.all().map(|placed| (&placed.key, &*placed.place))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Placed> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
     #[cfg(test)]
     pub(super) fn of_text(text: &str) -> Self {
-        Self::parse(text.as_bytes()).unwrap_or_else(|_| panic!("no keyring"))
+        let place = "a test".to_owned();
+        let mut keys = parse(text.as_bytes(), &place)
+            .unwrap()
+            .into_iter()
+            .map(|key| Placed {
+                key,
+                place: place.clone(),
+            });
+        Self {
+            first: keys.next().unwrap(),
+            others: keys.collect(),
+        }
     }
 }
 
-/// What is wrong with the content of a master key file.
-enum Malformed {
-    Line { line: usize, what: &'static str },
-    Empty,
+/// The keys of one source, of which each line is empty, begins with `#`, or is `id:base64`.
+pub(super) fn parse(bytes: &[u8], place: &str) -> Result<Vec<MasterKey>, Error> {
+    let mut keys: Vec<MasterKey> = Vec::new();
+    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        let malformed = |what| Error::Malformed {
+            place: place.to_owned(),
+            line: index + 1,
+            what,
+        };
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let key = MasterKey::parse(line).map_err(malformed)?;
+        if keys.iter().any(|other| other.id == key.id) {
+            return Err(malformed("this id is there twice"));
+        }
+        keys.push(key);
+    }
+    Ok(keys)
 }
 
 impl MasterKey {
@@ -163,65 +153,22 @@ impl MasterKey {
             key,
         })
     }
-}
 
-/// Makes a master key file that only its owner can read, with one new key named after the day and some chance, and gives that key's id.
-///
-/// # Errors
-///
-/// When there is a file already, which is never overwritten, or it cannot be written.
-pub fn create(path: &Path, now: Instant) -> Result<String, Error> {
-    let io = |source: io::Error| match source.kind() {
-        io::ErrorKind::AlreadyExists => Error::Exists { path: path.into() },
-        _ => Error::Io {
-            path: path.into(),
-            action: "made",
-            source,
-        },
-    };
-    // Two keys of one day are told apart, so that both can stand in one file.
-    let mut suffix = [0; 2];
-    rand::fill(&mut suffix).map_err(|_| Error::Crypto)?;
-    let id = format!(
-        "{}-{:04x}",
-        now.format("k%Y%m%d"),
-        u16::from_be_bytes(suffix)
-    );
-    let mut key = Zeroizing::new([0; KEY_LEN]);
-    rand::fill(key.as_mut_slice()).map_err(|_| Error::Crypto)?;
-    let mut content = Zeroizing::new(String::with_capacity(512));
-    content.push_str(
-        "# The master keys of catalog-sync: the first encrypts, all decrypt. Without this file the stored keys cannot be\n\
-         # opened: keep a copy apart from the backups of the database.\n",
-    );
-    content.push_str(&id);
-    content.push(':');
-    STANDARD.encode_string(key.as_slice(), &mut content);
-    content.push('\n');
-
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(io)?;
-    let written = file
-        .write_all(content.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| sync_folder_of(path));
-    if let Err(error) = written {
-        // Best effort: what is left would be told as malformed.
-        drop(fs::remove_file(path));
-        return Err(io(error));
+    /// What tells this key from another of its id, and tells nothing of it: 16 bytes of HKDF-SHA256 with a label of their own, in
+    /// hexadecimal digits.
+    pub(super) fn check_value(&self) -> Result<String, Error> {
+        struct Length;
+        impl hkdf::KeyType for Length {
+            fn len(&self) -> usize {
+                CHECK_LEN
+            }
+        }
+        let mut value = [0; CHECK_LEN];
+        hkdf::Salt::new(hkdf::HKDF_SHA256, b"catalog-sync key check 1")
+            .extract(self.key.as_slice())
+            .expand(&[self.id.as_bytes()], Length)
+            .and_then(|okm| okm.fill(&mut value))
+            .map_err(|_| Error::Crypto)?;
+        Ok(format!("{:032x}", u128::from_be_bytes(value)))
     }
-    Ok(id)
-}
-
-/// A file survives a crash once its folder is on disk, too.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }

@@ -52,21 +52,23 @@ pub(super) const PRIVATE_KEY: &str = "catalog-sync private key";
 pub(super) fn seal(master: &MasterKey, bound: &Bound<'_>, secret: &[u8]) -> Result<Vec<u8>, Error> {
     let mut data_key = Zeroizing::new([0; KEY_LEN]);
     rand::fill(data_key.as_mut_slice()).map_err(|_| Error::Crypto)?;
-    let mut sealed = vec![VERSION];
-    sealed.push(u8::try_from(master.id.len()).expect("an id has 32 characters at most"));
-    sealed.extend_from_slice(master.id.as_bytes());
-    encrypt(
-        &master.key,
-        &bound.associated_data(DATA_KEY),
-        data_key.as_slice(),
-        &mut sealed,
-    )?;
+    let mut sealed = wrap(master, bound, data_key.as_slice())?;
     encrypt(
         &data_key,
         &bound.associated_data(PRIVATE_KEY),
         secret,
         &mut sealed,
     )?;
+    Ok(sealed)
+}
+
+/// The head of the sealed form: all but the secret.
+fn wrap(master: &MasterKey, bound: &Bound<'_>, data_key: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut sealed = vec![VERSION];
+    sealed.push(u8::try_from(master.id.len()).expect("an id has 32 characters at most"));
+    sealed.extend_from_slice(master.id.as_bytes());
+    let associated_data = bound.associated_data(DATA_KEY);
+    encrypt(&master.key, &associated_data, data_key, &mut sealed)?;
     Ok(sealed)
 }
 
@@ -149,6 +151,19 @@ impl<'a> Parts<'a> {
             .map_err(|_| Error::DoesNotOpen)?;
         self.secret
             .decrypt(data_key, &bound.associated_data(PRIVATE_KEY))
+    }
+
+    /// The same secret, with its data key under another master key.
+    pub(super) fn rewrap(
+        &self,
+        from: &MasterKey,
+        to: &MasterKey,
+        bound: &Bound<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        let mut sealed = wrap(to, bound, &self.data_key(from, bound)?)?;
+        sealed.extend_from_slice(self.secret.nonce);
+        sealed.extend_from_slice(self.secret.ciphertext);
+        Ok(sealed)
     }
 
     pub(super) fn data_key(

@@ -16,7 +16,9 @@ const KNOWN_INDIVIDUAL: &str = "AQlrMjAyNjExMjPIycrLzM3Oz9DR0tN1HQe87qWRSxhRcdFu
 
 fn vault(text: &str) -> Vault {
     Vault {
-        keyring: Keyring::of_text(text),
+        sources: Vec::new(),
+        keyring: RwLock::new(Arc::new(Keyring::of_text(text))),
+        reread_at: Mutex::default(),
     }
 }
 
@@ -104,7 +106,7 @@ fn every_secret_has_a_data_key_of_its_own() {
     let [one, two] = [(); 2].map(|()| {
         let sealed = vault.seal(&acme(), &credential(None)).unwrap().sealed;
         let parts = sealed::Parts::parse(&sealed).unwrap();
-        parts.data_key(vault.keyring.first(), &bound).unwrap()
+        parts.data_key(vault.keyring().first(), &bound).unwrap()
     });
     assert_ne!(*one, *two);
     assert!(
@@ -240,8 +242,8 @@ fn the_first_master_key_encrypts_and_all_decrypt() {
     assert_eq!(diagnosis.code, Code::KeySealed);
     assert_eq!(
         diagnosis.sentence,
-        "The stored key cannot be opened: it was sealed with the master key 'new-1', which is not in the master key file \
-         (which has k20261123)."
+        "The stored key cannot be opened: it was sealed with the master key 'new-1', which is not at hand (there are \
+         k20261123)."
     );
     let impostor = vault(&format!("k20261123:{OTHER}"));
     assert!(matches!(
@@ -270,8 +272,64 @@ fn a_later_format_and_a_wrong_column_are_told() {
 
 #[test]
 fn debug_shows_ids_alone() {
-    assert_eq!(
-        format!("{:?}", the_vault()),
-        "Vault { keyring: Keyring { first: MasterKey(\"k20261123\"), others: [] } }"
-    );
+    assert_eq!(format!("{:?}", the_vault()), "Vault([\"k20261123\"])");
+}
+
+#[test]
+fn a_key_sealed_anew_opens_with_the_new_master_key_alone() {
+    let both = vault(&format!("new:{OTHER}\nk20261123:{MASTER}"));
+    for (base64, issuer_id) in [(KNOWN, Some(ISSUER)), (KNOWN_INDIVIDUAL, None)] {
+        let before = known(base64, issuer_id);
+        let after = both.reseal(&acme(), &before).unwrap();
+        assert_eq!(after.master_key_id, "new");
+        let opened = vault(&format!("new:{OTHER}"))
+            .unseal(&acme(), &after)
+            .unwrap();
+        assert_eq!(opened.private_key.der(), credential(None).private_key.der());
+        assert!(matches!(
+            the_vault().unseal(&acme(), &after),
+            Err(Error::UnknownMasterKey { .. })
+        ));
+        // The private key's own ciphertext is carried over, and nothing of the data key's is.
+        let secret = &before.sealed[71..];
+        assert!(after.sealed.ends_with(secret));
+        let wrapped = &before.sealed[11..71];
+        assert!(
+            !after
+                .sealed
+                .windows(8)
+                .any(|window| wrapped.windows(8).any(|w| w == window))
+        );
+    }
+}
+
+#[test]
+fn what_does_not_open_is_not_sealed_anew() {
+    let both = vault(&format!("new:{OTHER}\nk20261123:{MASTER}"));
+    let key = known(KNOWN, Some(ISSUER));
+    let elsewhere = "acme2".parse().unwrap();
+    assert!(matches!(
+        both.reseal(&elsewhere, &key),
+        Err(Error::DoesNotOpen)
+    ));
+    let alone = vault(&format!("new:{OTHER}"));
+    assert!(matches!(
+        alone.reseal(&acme(), &key),
+        Err(Error::UnknownMasterKey { .. })
+    ));
+    for bit in 0..71 * 8 {
+        let mut damaged = key.clone();
+        damaged.sealed[bit / 8] ^= 1 << (bit % 8);
+        assert!(both.reseal(&acme(), &damaged).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_check_value_tells_keys_apart_and_stays_for_good() {
+    let check_value = |text: &str| vault(text).master_keys().unwrap()[0].check_value.clone();
+    // HKDF-SHA256 by another program: salt "catalog-sync key check 1", the id as its info, 16 bytes.
+    let known = check_value(&format!("k20261123:{MASTER}"));
+    assert_eq!(known, "45ebc6b8c149485ffd8991d051b054bd");
+    assert_ne!(check_value(&format!("k20261123:{OTHER}")), known);
+    assert_ne!(check_value(&format!("k20261124:{MASTER}")), known);
 }

@@ -9,6 +9,7 @@ mod inbox;
 mod laws;
 mod leases;
 mod losses;
+mod master_keys;
 mod mishaps;
 mod opening;
 mod outbox;
@@ -115,6 +116,14 @@ macro_rules! conformance {
 }
 
 conformance! {
+    master_keys {
+        what_tells_a_master_key_from_another_is_noted_once
+        each_master_key_tells_how_many_keys_it_seals
+        a_master_key_in_use_is_not_retired
+        nothing_is_sealed_with_a_retired_master_key
+        sealed_keys_are_listed_by_what_seals_them
+        a_key_that_was_replaced_meanwhile_is_left_alone
+    }
     projects {
         a_project_comes_back_as_it_was_added
         a_new_project_has_nothing_yet

@@ -71,7 +71,7 @@ impl Bench {
             .unwrap();
         let key_file = folder.path().join("master.key");
         vault::create(&key_file, clock::now()).unwrap();
-        let vault = Vault::open(&key_file).unwrap();
+        let vault = Vault::open(&[vault::Source::File(key_file)]).unwrap();
 
         let id: ProjectId = "acme".parse().unwrap();
         add_project(&*store, &vault, &id, &simulator.state()).await;

@@ -8,11 +8,17 @@ use std::{
 
 use catalog_sync::{
     clock::Instant,
-    vault::{self, Error, Vault},
+    vault::{self, Error, Source, Vault},
 };
 use tempfile::TempDir;
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+const OTHER: &str = "//////////////////////////////////////////8=";
+
+fn open(path: &Path) -> Result<Vault, Error> {
+    Vault::open(&[Source::File(path.to_owned())])
+}
 
 fn now() -> Instant {
     "2026-11-23T23:59:59Z".parse().unwrap()
@@ -37,7 +43,7 @@ fn a_new_file_is_its_owners_alone_and_opens() {
     assert!(id.starts_with("k20261123-") && id.len() == 14, "{id}");
     let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
-    assert_eq!(Vault::open(&path).unwrap().master_key_ids(), [id]);
+    assert_eq!(open(&path).unwrap().master_key_ids(), [id]);
 }
 
 #[test]
@@ -56,7 +62,7 @@ fn a_file_is_never_overwritten() {
     let path = file(&folder, format!("old:{KEY}\n"), 0o600);
     let error = vault::create(&path, now()).unwrap_err();
     assert!(matches!(error, Error::Exists { .. }), "{error}");
-    assert_eq!(Vault::open(&path).unwrap().master_key_id(), "old");
+    assert_eq!(open(&path).unwrap().master_key_id(), "old");
 
     let link = folder.path().join("link");
     std::os::unix::fs::symlink("nowhere", &link).unwrap();
@@ -79,7 +85,7 @@ fn a_folder_that_is_not_there_is_told() {
 
 #[test]
 fn a_missing_file_says_what_makes_one_and_what_is_lost() {
-    let error = Vault::open(Path::new("/nonexistent/master.key")).unwrap_err();
+    let error = open(Path::new("/nonexistent/master.key")).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, Error::Missing { .. }));
     assert!(
@@ -93,7 +99,7 @@ fn a_file_that_others_may_touch_is_refused_with_the_way_out() {
     let folder = folder();
     for mode in [0o640, 0o604, 0o644, 0o660, 0o620, 0o602, 0o777] {
         let path = file(&folder, format!("a:{KEY}"), mode);
-        let error = Vault::open(&path).unwrap_err();
+        let error = open(&path).unwrap_err();
         assert!(matches!(error, Error::Exposed { .. }), "{mode:o}: {error}");
         assert!(
             error
@@ -102,7 +108,7 @@ fn a_file_that_others_may_touch_is_refused_with_the_way_out() {
         );
     }
     for mode in [0o600, 0o400, 0o700] {
-        Vault::open(&file(&folder, format!("a:{KEY}"), mode)).unwrap();
+        open(&file(&folder, format!("a:{KEY}"), mode)).unwrap();
         fs::remove_file(folder.path().join("master.key")).unwrap();
     }
 }
@@ -130,24 +136,155 @@ fn what_is_wrong_in_the_file_is_told_with_its_line() {
         ("# nothing\n\n".to_owned(), "holds no key"),
     ];
     for (content, expected) in cases {
-        let error = Vault::open(&file(&folder, &content, 0o600)).unwrap_err();
+        let error = open(&file(&folder, &content, 0o600)).unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(text.contains(expected), "{content:?}: {text}");
         assert!(!text.contains(&KEY[..8]), "{text}");
     }
     let long_id = "a".repeat(32);
-    Vault::open(&file(&folder, format!("{long_id}:{KEY}"), 0o600)).unwrap();
+    open(&file(&folder, format!("{long_id}:{KEY}"), 0o600)).unwrap();
 }
 
 #[test]
 fn what_is_no_such_file_is_told() {
     let folder = folder();
-    assert!(matches!(Vault::open(folder.path()), Err(Error::Io { .. })));
+    assert!(matches!(open(folder.path()), Err(Error::Io { .. })));
     let huge = file(&folder, "#".repeat(65 * 1024), 0o600);
-    assert!(matches!(Vault::open(&huge), Err(Error::Io { .. })));
+    assert!(matches!(open(&huge), Err(Error::Io { .. })));
     let binary = file(&folder, [0xff; 100], 0o600);
     assert!(matches!(
-        Vault::open(&binary),
+        open(&binary),
         Err(Error::Malformed { line: 1, .. })
     ));
+}
+
+#[test]
+fn all_sources_are_read_and_the_very_first_key_encrypts() {
+    let folder = folder();
+    let old = file(&folder, format!("old:{KEY}\n"), 0o600);
+    let printing = |text: &str| Source::Command(["printf", text].map(str::to_owned).to_vec());
+    let vault = Vault::open(&[
+        printing(&format!("new:{OTHER}\\nold:{KEY}\\n")),
+        Source::File(old.clone()),
+    ])
+    .unwrap();
+    assert_eq!(vault.master_key_ids(), ["new", "old"]);
+    let places: Vec<_> = vault
+        .master_keys()
+        .unwrap()
+        .into_iter()
+        .map(|key| key.place)
+        .collect();
+    assert!(places[0].starts_with("command:printf"), "{places:?}");
+
+    // Both have it, and one of them is wrong: which, nobody can tell.
+    let error =
+        Vault::open(&[Source::File(old.clone()), printing(&format!("old:{OTHER}"))]).unwrap_err();
+    assert!(matches!(error, Error::Contradiction { .. }), "{error}");
+    let error = Vault::open(&[printing(""), printing("#")]).unwrap_err();
+    assert!(matches!(error, Error::Empty { .. }), "{error}");
+    let failing = Source::Command(vec!["false".to_owned()]);
+    let error = Vault::open(&[Source::File(old), failing])
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "command:false gives no master keys: it failed (exit status: 1)"
+    );
+}
+
+#[test]
+fn a_key_that_is_added_decrypts_and_one_that_is_promoted_encrypts() {
+    let folder = folder();
+    let content = format!("# ours\n\nold:{KEY}\n# of last year\nolder:{OTHER}");
+    let path = file(&folder, &content, 0o400);
+    let new = vault::add(&path, now()).unwrap();
+    assert_eq!(
+        open(&path).unwrap().master_key_ids(),
+        ["old", "older", &new]
+    );
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with(&format!("{content}\n{new}:")), "{text}");
+
+    assert!(vault::promote(&path, &new).unwrap());
+    assert_eq!(
+        open(&path).unwrap().master_key_ids(),
+        [&new, "old", "older"]
+    );
+    assert!(vault::promote(&path, &new).unwrap(), "again");
+    assert_eq!(
+        open(&path).unwrap().master_key_ids(),
+        [&new, "old", "older"]
+    );
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with(&format!("# ours\n\n{new}:")), "{text}");
+    assert!(
+        text.ends_with(&format!("\nold:{KEY}\n# of last year\nolder:{OTHER}\n")),
+        "{text}"
+    );
+
+    assert!(vault::remove(&path, "old").unwrap());
+    assert!(!vault::remove(&path, "old").unwrap());
+    assert!(!vault::promote(&path, "old").unwrap());
+    assert_eq!(open(&path).unwrap().master_key_ids(), [&new, "older"]);
+    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o400, "the mode stays");
+    let names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["master.key"], "nothing is left beside it");
+}
+
+#[test]
+fn the_last_key_stays_and_a_link_stays_a_link() {
+    let folder = folder();
+    let path = file(&folder, format!("a:{KEY}\n"), 0o600);
+    assert!(matches!(
+        vault::remove(&path, "a"),
+        Err(Error::Empty { .. })
+    ));
+    assert_eq!(open(&path).unwrap().master_key_ids(), ["a"]);
+
+    let link = folder.path().join("link.key");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let new = vault::add(&link, now()).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(open(&path).unwrap().master_key_ids(), ["a", &new]);
+}
+
+#[test]
+fn a_file_that_is_wrong_or_is_being_changed_is_left_alone() {
+    let folder = folder();
+    for (content, mode) in [
+        (format!("a:{KEY}\nb"), 0o600),
+        (format!("a:{KEY}\n"), 0o644),
+    ] {
+        let path = file(&folder, &content, mode);
+        vault::add(&path, now()).unwrap_err();
+        vault::promote(&path, "a").unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+    let path = file(&folder, format!("a:{KEY}\n"), 0o600);
+    let held = fs::File::open(&path).unwrap();
+    held.lock().unwrap();
+    let error = vault::add(&path, now()).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    drop(held);
+    vault::add(&path, now()).unwrap();
+}
+
+#[test]
+fn a_key_that_was_added_meanwhile_is_found_when_it_is_needed() {
+    let folder = folder();
+    let path = file(&folder, format!("a:{KEY}\n"), 0o600);
+    let vault = open(&path).unwrap();
+    let new = vault::add(&path, now()).unwrap();
+    assert!(!vault.has(&new));
+    vault.look_for(&new).unwrap();
+    assert!(vault.has(&new) && vault.has("a"));
+
+    fs::write(&path, "nonsense").unwrap();
+    vault.look_for("another").unwrap_err();
+    assert!(vault.has(&new), "what is at hand stays so");
 }

@@ -15,6 +15,7 @@ mod holds;
 mod inbox;
 mod leases;
 mod lent;
+mod master_keys;
 mod outbox;
 mod past;
 mod projects;
@@ -42,9 +43,9 @@ use crate::{
     schedule::{Cron, Schedule},
     store::{
         Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, GracePeriodPast,
-        HistoryFilter, Inbox, Issued, LastChance, Lease, LogEnd, LoggedChange, Mark, Old, Pruned,
-        RecordedHold, RecordedRun, Removed, Schema, Shelf, Sight, SinkLease, Spent, State, Status,
-        Store, Untold,
+        HistoryFilter, Inbox, Issued, KnownMasterKey, LastChance, Lease, LogEnd, LoggedChange,
+        Mark, Old, Pruned, RecordedHold, RecordedRun, Removed, Resealed, Schema, SealedWith, Shelf,
+        Sight, SinkLease, Spent, State, Status, Store, Untold,
     },
 };
 
@@ -165,6 +166,47 @@ impl Store for Database {
     ) -> Result<(), Error> {
         transaction!(self, sql::BEGIN_WRITE, |connection| projects::replace_key(
             connection, id, app, key, now
+        ))
+    }
+
+    async fn list_master_keys(&self) -> Result<Vec<KnownMasterKey>, Error> {
+        read!(self, |connection| master_keys::list(connection))
+    }
+
+    async fn note_master_key(
+        &self,
+        id: &str,
+        check_value: &str,
+        now: Instant,
+    ) -> Result<String, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| master_keys::note(
+            connection,
+            id,
+            check_value,
+            now
+        ))
+    }
+
+    async fn retire_master_key(&self, id: &str, now: Instant) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| master_keys::retire(
+            connection, id, now
+        ))
+    }
+
+    async fn list_sealed(
+        &self,
+        with: SealedWith<'_>,
+        after: Option<&ProjectId>,
+        most: u32,
+    ) -> Result<Vec<(ProjectId, SealedKey)>, Error> {
+        read!(self, |connection| master_keys::list_sealed(
+            connection, with, after, most
+        ))
+    }
+
+    async fn reseal(&self, keys: &[Resealed]) -> Result<u64, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| master_keys::reseal(
+            connection, keys
         ))
     }
 

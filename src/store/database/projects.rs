@@ -1,6 +1,6 @@
 //! Projects and their sealed keys.
 
-use super::{Connection, Db, asks, rows::Row, sql};
+use super::{Connection, Db, asks, master_keys, rows::Row, sql};
 use crate::{
     catalog::OwnLimits,
     clock::Instant,
@@ -31,6 +31,7 @@ pub(super) async fn add(
     if added.rows_affected() == 0 {
         return Err(Error::ProjectExists(project.id.clone()));
     }
+    master_keys::refuse_retired(connection, &key.master_key_id).await?;
     sqlx::query::<Db>(
         "insert into api_keys (project_id, key_id, issuer_id, master_key_id, sealed) values ($1, $2, $3, $4, $5)",
     )
@@ -191,6 +192,7 @@ pub(super) async fn replace_key(
     .bind(&app.name)
     .execute(&mut *connection)
     .await?;
+    master_keys::refuse_retired(connection, &key.master_key_id).await?;
     sqlx::query::<Db>(
         "update api_keys set key_id = $2, issuer_id = $3, master_key_id = $4, sealed = $5 where project_id = $1",
     )

@@ -27,6 +27,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "removals",
         include_str!("../../../migrations/postgres/0003_removals.sql"),
     ),
+    (
+        4,
+        "master_keys",
+        include_str!("../../../migrations/postgres/0004_master_keys.sql"),
+    ),
 ];
 
 pub(super) const BEGIN_WRITE: &str = "begin";
@@ -233,6 +238,9 @@ pub(super) const TAKE_INBOX: &str = "
 
 /// Whoever adds a project with this key holds the row until it is done, and is seen by the next statement.
 pub(super) const LOCK_KEY: &str = "select 1 from key_usage where key_id = $1 for update";
+
+pub(super) const IS_RETIRED: &str =
+    "select retired_at is not null from master_key_checks where id = $1 for share";
 
 pub(super) const LOCK_USAGE: &str = "
     select u.key_id, u.ledger from api_keys k join key_usage u on u.key_id = k.key_id

@@ -20,6 +20,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "removals",
         include_str!("../../../migrations/sqlite/0003_removals.sql"),
     ),
+    (
+        4,
+        "master_keys",
+        include_str!("../../../migrations/sqlite/0004_master_keys.sql"),
+    ),
 ];
 
 /// A transaction that begins as a reader cannot wait for its turn to write.
@@ -223,6 +228,9 @@ pub(super) const TAKE_INBOX: &str = "
 
 /// Nothing: a writing transaction has the database to itself.
 pub(super) const LOCK_KEY: &str = "select $1";
+
+pub(super) const IS_RETIRED: &str =
+    "select retired_at is not null from master_key_checks where id = $1";
 
 pub(super) const LOCK_USAGE: &str = "
     select u.key_id, u.ledger from api_keys k join key_usage u on u.key_id = k.key_id

@@ -140,7 +140,7 @@ async fn add(
 ) -> Vec<(String, String)> {
     let key_file = folder.join("master.key");
     vault::create(&key_file, clock::now()).unwrap();
-    let vault = Vault::open(&key_file).unwrap();
+    let vault = Vault::open(&[vault::Source::File(key_file)]).unwrap();
     let mut projects = Vec::new();
     for (number, (key_id, app_id)) in owners.into_iter().enumerate() {
         let (team, key) = state.key(&key_id).unwrap();

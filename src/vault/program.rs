@@ -1,0 +1,145 @@
+//! The output of a program, such as one that asks a key management service.
+
+use std::{
+    io::Read as _,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use zeroize::Zeroizing;
+
+use super::source::MAX_BYTES;
+
+/// How long the program may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// How much of what the program says of a failure is told.
+const TOLD: u64 = 200;
+
+/// Runs a program without a shell, and gives what it writes to its standard output.
+///
+/// It is not given what this process reads, and its standard error is told only when it fails.
+pub(super) fn output_of(words: &[String]) -> Result<Zeroizing<Vec<u8>>, String> {
+    let (program, arguments) = words.split_first().ok_or("it names no program")?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("it cannot be started ({error})"))?;
+    let result = wait(&mut child, PATIENCE);
+    if result.is_err() {
+        // It may have ended by itself; then there is nothing to end.
+        drop(child.kill());
+        drop(child.wait());
+    }
+    result
+}
+
+fn wait(child: &mut Child, patience: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
+    let until = Instant::now() + patience;
+    let (Some(mut stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err("its output cannot be read".to_owned());
+    };
+    let (send, output) = mpsc::channel();
+    // Threads of their own: a grandchild that keeps the pipes open must not keep this one.
+    thread::spawn(move || {
+        // Never grown, so that no copy is left behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
+        let read = (&mut stdout)
+            .take(MAX_BYTES as u64 + 1)
+            .read_to_end(&mut bytes);
+        // Nobody listens any more when time is up.
+        drop(send.send(read.map(|_| bytes)));
+    });
+    let (send, said) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = stderr.take(TOLD).read_to_end(&mut bytes);
+        drop(send.send(read.map(|_| bytes)));
+    });
+
+    let in_time = || format!("it was not done within {} s", patience.as_secs());
+    let left = |until: Instant| until.saturating_duration_since(Instant::now());
+    let bytes = output
+        .recv_timeout(left(until))
+        .map_err(|_| in_time())?
+        .map_err(|error| format!("its output cannot be read ({error})"))?;
+    if bytes.len() > MAX_BYTES {
+        return Err("it wrote more than 64 KiB".to_owned());
+    }
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => thread::sleep(BETWEEN_LOOKS),
+            Ok(None) => return Err(in_time()),
+            Err(error) => return Err(format!("it cannot be waited for ({error})")),
+        }
+    };
+    if status.success() {
+        return Ok(bytes);
+    }
+    let said = said.recv_timeout(left(until).min(BETWEEN_LOOKS * 100));
+    Err(failure(status, said.ok().and_then(Result::ok).as_deref()))
+}
+
+fn failure(status: ExitStatus, said: Option<&[u8]>) -> String {
+    let said = String::from_utf8_lossy(said.unwrap_or_default());
+    let said: String = said
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    match said.trim() {
+        "" => format!("it failed ({status})"),
+        said => format!("it failed ({status}): {said}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &[&str]) -> Vec<String> {
+        text.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_a_program_writes_is_taken() {
+        let output = output_of(&words(&["echo", "a b", "c"])).unwrap();
+        assert_eq!(&output[..], b"a b c\n");
+    }
+
+    #[test]
+    fn how_a_program_failed_is_told() {
+        for (program, told) in [
+            (&["/nonexistent/program"][..], "it cannot be started"),
+            (&["false"], "it failed (exit status: 1)"),
+            (
+                &["sh", "-c", "echo no access >&2; exit 3"],
+                "exit status: 3): no access",
+            ),
+            (&["head", "-c", "70000", "/dev/zero"], "more than 64 KiB"),
+        ] {
+            let why = output_of(&words(program)).unwrap_err();
+            assert!(why.contains(told), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_ended() {
+        let mut child = Command::new("sleep")
+            .arg("1000")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let why = wait(&mut child, Duration::from_millis(50)).unwrap_err();
+        assert!(why.contains("was not done within"), "{why}");
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
+}
