@@ -19,6 +19,8 @@ mod history;
 #[cfg(feature = "simulator")]
 mod house;
 #[cfg(feature = "simulator")]
+mod master_keys;
+#[cfg(feature = "simulator")]
 mod mistakes;
 #[cfg(feature = "nats")]
 mod nats;

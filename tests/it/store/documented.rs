@@ -9,7 +9,7 @@ use super::{
 
 const SCHEMA: &str = include_str!("../../../docs/schema.md");
 
-const VIEWS: [&str; 12] = [
+const VIEWS: [&str; 13] = [
     "products",
     "subscription_groups",
     "grace_periods",
@@ -18,6 +18,7 @@ const VIEWS: [&str; 12] = [
     "sync_runs",
     "holds",
     "project_status",
+    "master_keys",
     "unforeseen_values",
     "pending_syncs",
     "sync_requests",
