@@ -2,7 +2,7 @@
 //!
 //! What must hold: whatever a server sends, what is held of it is bounded before it is there. What comes before a body is
 //! bounded by hyper: a head of HTTP/1 has 100 headers at most and 408 KiB, one of HTTP/2 16 KiB, chunk extensions and trailers
-//! 16 KiB each, and HTTP/2 lets 2 MiB wait for us. What takes no room, as 1xx answers in a row or empty gzip members, is
+//! 16 KiB each, and HTTP/2 lets 2 MiB wait for us. What takes no room, as 1xx answers in a row or a byte now and then, is
 //! bounded by the time that one try may take, which holds for its body too.
 
 use reqwest::{Response, StatusCode};

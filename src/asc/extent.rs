@@ -100,7 +100,9 @@ mod tests {
                 extent.depth = 1;
                 extent.arrays = usize::from(!values.is_empty());
                 extent.commas = values.len().saturating_sub(1);
-                values.iter().for_each(|value| add(&mut extent, value));
+                for value in values {
+                    add(&mut extent, value);
+                }
             }
             Value::Object(members) => {
                 extent.depth = 1;
