@@ -228,9 +228,9 @@ fn after(start: &str, rest: impl Iterator<Item = Vec<u8>> + Send + 'static) -> S
 
 /// A gzip member with 64 KiB of blanks as they are (RFC 1951, 3.2.4).
 fn member() -> Vec<u8> {
-    let blanks = [b' '; 0xFFFF];
+    let blanks = vec![b' '; 0xFFFF];
     let mut crc = u32::MAX;
-    for byte in blanks {
+    for &byte in &blanks {
         crc ^= u32::from(byte);
         for _ in 0..8 {
             crc = (crc >> 1) ^ (0xEDB8_8320 * (crc & 1));

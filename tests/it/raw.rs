@@ -30,11 +30,11 @@ impl Foreign {
         let listener = TcpListener::bind(address).await.ok()?;
         let address = listener.local_addr().unwrap();
         let counted = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&counted);
+        let came = Arc::clone(&counted);
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                counter.fetch_add(1, Ordering::SeqCst);
+                came.fetch_add(1, Ordering::SeqCst);
                 drop(stream);
             }
         });
