@@ -1,23 +1,22 @@
 //! One authenticated GET, with its limits, its tries and its errors.
 
 use std::{
-    error::Error as _,
     num::NonZeroU32,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use reqwest::{Response, StatusCode, Url, header::AUTHORIZATION, redirect};
+use reqwest::{StatusCode, Url, header::AUTHORIZATION, redirect};
 use serde::de::DeserializeOwned;
 use tokio::{sync::SemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    body::{self, Decoded},
     breaker::{self, Breaker, Outage},
-    error::{Error, ErrorDocument, Failure},
+    error::{Astray, Error, ErrorDocument, Failure, Limit},
     meter::Meter,
     rate,
-    text::quotable,
     token::{Key, Keys, Pace, Token},
 };
 use crate::{
@@ -26,9 +25,6 @@ use crate::{
     credential::Credential,
     retry::{Bases, Retry},
 };
-
-/// The largest body taken, after decompression.
-const BODY_LIMIT: usize = 16 << 20;
 
 /// A wait longer than this is not spent here: the run ends and is due again when it is over.
 const LONGEST_WAIT_HERE: Duration = Duration::from_mins(1);
@@ -105,6 +101,8 @@ impl Client {
             .redirect(redirect::Policy::none())
             .connect_timeout(options.connect_timeout)
             .timeout(options.request_timeout)
+            // Only this machine is spoken to without TLS, and then nothing else is.
+            .https_only(options.base_url.scheme() == "https")
             .tls_version_min(reqwest::tls::Version::TLS_1_2);
         builder = match &options.proxy {
             Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.clone())?),
@@ -246,11 +244,21 @@ impl Session {
     /// Gets a document, trying again as long as that can help. `decode` failures count as faults of the server: a proxy's
     /// HTML page with status 200 passes, and so does a cut body.
     pub(super) async fn get<T: DeserializeOwned>(&self, url: &Url) -> Result<T, Error> {
+        let Decoded { document, .. } = self.get_within(url, Limit::MEMORY).await?;
+        Ok(document)
+    }
+
+    /// The same for a document that takes no more memory than this.
+    pub(super) async fn get_within<T: DeserializeOwned>(
+        &self,
+        url: &Url,
+        room: usize,
+    ) -> Result<Decoded<T>, Error> {
         let mut retry = Retry::new(self.client.0.options.retry);
         let mut may_renew_token = true;
         let mut which = Try::First;
         loop {
-            let (wait, error) = match self.try_once(url, which).await {
+            let (wait, error) = match self.try_once(url, room, which).await {
                 Ok(document) => return Ok(document),
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::Refused(token, error)) => {
@@ -297,7 +305,12 @@ impl Session {
     }
 
     /// Sends the request when its turn has come, and tells the breaker what came of it.
-    async fn try_once<T: DeserializeOwned>(&self, url: &Url, which: Try) -> Result<T, Attempt> {
+    async fn try_once<T: DeserializeOwned>(
+        &self,
+        url: &Url,
+        room: usize,
+        which: Try,
+    ) -> Result<Decoded<T>, Attempt> {
         let endpoint = url.path();
         let breaker = &self.client.0.breaker;
         let _permit = self.wait_for_turn(endpoint).await.map_err(Attempt::Final)?;
@@ -313,7 +326,7 @@ impl Session {
             Try::First => self.key.earn_retry(),
             Try::Again => self.meter.count_retry(),
         }
-        let result = self.send(url, token).await;
+        let result = self.send(url, token, room).await;
         match &result {
             Err(Attempt::Fault(_)) => breaker.failed(self.key.name, Instant::now()),
             Ok(_) | Err(Attempt::Refused(..) | Attempt::Throttled(_) | Attempt::Final(_)) => {
@@ -356,19 +369,25 @@ impl Session {
         }
     }
 
-    async fn send<T: DeserializeOwned>(&self, url: &Url, token: Arc<Token>) -> Result<T, Attempt> {
+    async fn send<T: DeserializeOwned>(
+        &self,
+        url: &Url,
+        token: Arc<Token>,
+        room: usize,
+    ) -> Result<Decoded<T>, Attempt> {
         let endpoint = url.path();
         let fail = |failure| Error::new(endpoint, failure);
-        let sent = self
-            .client
-            .0
-            .http
+        let attempt = |failure| match failure {
+            Failure::OverLimit(_) => Attempt::Final(fail(failure)),
+            _ => Attempt::Fault(fail(failure)),
+        };
+        let Shared { http, options, .. } = &*self.client.0;
+        let sent = http
             .get(url.clone())
             .header(AUTHORIZATION, bearer(&token))
             .send()
             .await;
-        let mut response =
-            sent.map_err(|error| Attempt::Fault(fail(Failure::Unavailable(cause(&error)))))?;
+        let mut response = sent.map_err(|error| attempt(body::lost(&error, options)))?;
 
         let now = clock::now();
         let status = response.status();
@@ -381,7 +400,6 @@ impl Session {
         }
         let clock_ahead = rate::clock_ahead(response.headers(), now);
         let asked = rate::retry_after(response.headers(), now);
-        let body = read_body(&mut response).await;
         tracing::debug!(
             event = "request.answered",
             endpoint,
@@ -389,26 +407,12 @@ impl Session {
             "App Store Connect answered"
         );
         if status.is_success() {
-            let body = body.map_err(|failure| match failure {
-                Failure::Unavailable(_) => Attempt::Fault(fail(failure)),
-                _ => Attempt::Final(fail(failure)),
-            })?;
+            let body = body::read(&mut response, options).await.map_err(attempt)?;
             self.meter.count_bytes(body.len());
-            return serde_json::from_slice(&body).map_err(|error| {
-                let what = if body.trim_ascii_start().starts_with(b"<") {
-                    "an HTML page"
-                } else {
-                    "a body"
-                };
-                let why = format!(
-                    "{what} that is not the document asked for, with status {status} ({})",
-                    quotable(&error.to_string())
-                );
-                Attempt::Fault(fail(Failure::Unexpected(why)))
-            });
+            return body::decode(&body, status, room).map_err(attempt);
         }
 
-        let document = ErrorDocument::parse(&body.unwrap_or_default());
+        let document = ErrorDocument::parse(&body::read_error(&mut response, options).await);
         let fail = |failure| Error {
             apple_error_id: document.id(),
             ..fail(failure)
@@ -468,6 +472,7 @@ fn refusal(status: StatusCode, document: &ErrorDocument) -> Failure {
                 code
             },
         },
+        status if status.is_redirection() => Failure::Astray(Astray::Redirect(status.as_u16())),
         // A proxy's page can have that status too, and says nothing of the thing.
         StatusCode::NOT_FOUND if code.starts_with("NOT_FOUND") => Failure::NotFound,
         status => Failure::Unexpected(
@@ -483,42 +488,4 @@ fn bearer(token: &Token) -> reqwest::header::HeaderValue {
         .expect("base64url and dots are allowed in a header");
     value.set_sensitive(true);
     value
-}
-
-async fn read_body(response: &mut Response) -> Result<Vec<u8>, Failure> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| Failure::Unavailable(cause(&error)))?
-    {
-        if body.len() + chunk.len() > BODY_LIMIT {
-            return Err(Failure::Unexpected(format!(
-                "a body of more than {} MiB",
-                BODY_LIMIT >> 20
-            )));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// Says what happened to a connection in the words of its innermost cause, without the URL, whose query is nobody's business.
-fn cause(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    let stage = if error.is_timeout() {
-        return "it did not answer in time".to_owned();
-    } else if error.is_connect() {
-        "no connection"
-    } else {
-        "the connection was lost"
-    };
-    if error.source().is_some() {
-        format!("{stage} ({innermost})")
-    } else {
-        stage.to_owned()
-    }
 }

@@ -57,12 +57,21 @@ pub enum Failure {
         /// The reserve that it was not sent for.
         kept: Option<Reserve>,
     },
-    /// 5xx, a time-out, a connection that was refused, reset or cut.
+    /// 5xx, a connection that was refused, reset or cut.
     #[error("{0}")]
     Unavailable(String),
+    /// No whole answer came within this time.
+    #[error("it did not answer within {} s", .0.as_secs_f64())]
+    TimedOut(Duration),
     /// An answer that makes no sense here: a 400, a body that is not what was asked for, broken paging.
     #[error("{0}")]
     Unexpected(String),
+    /// An answer or a listing larger than any of Apple's. It is not asked for again: the next would be no smaller.
+    #[error("{0}")]
+    OverLimit(Limit),
+    /// The server sends the client where it does not go.
+    #[error("{0}")]
+    Astray(Astray),
     /// The listing changed while it was read, each time it was read.
     #[error("{0}")]
     Torn(String),
@@ -72,6 +81,70 @@ pub enum Failure {
     /// Not sent, because the work is to stop. Nothing is wrong, and nothing of it goes into a record.
     #[error("not sent: the work is to stop")]
     Stopped,
+}
+
+/// What bounds the answers of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Limit {
+    /// The size of a body, after decompression.
+    #[error("a body of more than {} MiB", Self::BODY >> 20)]
+    Body,
+    /// How deep its JSON goes.
+    #[error("a body with more than {} values within each other", Self::DEPTH)]
+    Depth,
+    /// What it takes once it is decoded; of a listing, what all of its pages take.
+    #[error("an answer that takes more than {} MiB of memory", Self::MEMORY >> 20)]
+    Memory,
+    /// The pages of a listing.
+    #[error("a listing of more than {} pages", Self::PAGES)]
+    Pages,
+}
+
+impl Limit {
+    /// The largest body taken, in bytes, after decompression.
+    pub const BODY: usize = 16 << 20;
+    /// How many arrays and objects may stand within each other.
+    pub const DEPTH: usize = 64;
+    /// The most that a body may take together with what is decoded from it, in bytes: what an app with all 10,000 products that
+    /// Apple allows comes to in one page.
+    pub const MEMORY: usize = 64 << 20;
+    /// A listing of more pages than this is refused: 200,000 things.
+    pub const PAGES: usize = 1000;
+}
+
+/// Where a server sends the client and it does not go. The link itself is not repeated in messages: it is whatever the server
+/// chose to say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Astray {
+    /// A redirect, with its status. None is followed.
+    #[error("a redirect (status {0}), which is not followed")]
+    Redirect(u16),
+    /// A link that is none.
+    #[error("the link to its next page is not a URL")]
+    NotUrl,
+    /// A link longer than any of Apple's.
+    #[error(
+        "the link to its next page is longer than {} bytes and was not followed",
+        Self::LONGEST_LINK
+    )]
+    Long,
+    /// Another scheme, host or port.
+    #[error("the link to its next page leads to another origin, {0}, and was not followed")]
+    Origin(String),
+    /// A user or a password in the link.
+    #[error("the link to its next page carries user information and was not followed")]
+    User,
+    /// A path that is none of the API's.
+    #[error("the link to its next page leads outside the API and was not followed")]
+    Path,
+    /// A page that was read before.
+    #[error("its pages go round in a circle")]
+    Circle,
+}
+
+impl Astray {
+    /// The longest link followed, in bytes.
+    pub const LONGEST_LINK: usize = 8 << 10;
 }
 
 impl Error {
@@ -139,16 +212,18 @@ impl Error {
                 };
                 Diagnosis::new(Code::RateLimited, sentence)
             }
-            Failure::Unavailable(why) => Diagnosis::new(
+            failure @ (Failure::Unavailable(_) | Failure::TimedOut(_)) => Diagnosis::new(
                 Code::UpstreamUnavailable,
                 format!(
-                    "App Store Connect cannot be reached or fails: {why}. This is not a problem of the key."
+                    "App Store Connect cannot be reached or fails: {failure}. This is not a problem of the key."
                 ),
             ),
-            Failure::Unexpected(why) | Failure::Torn(why) => Diagnosis::new(
-                Code::UpstreamUnexpected,
-                format!("App Store Connect answered unexpectedly: {why}."),
-            ),
+            failure @ (Failure::Unexpected(_) | Failure::Torn(_) | Failure::OverLimit(_) | Failure::Astray(_)) => {
+                Diagnosis::new(
+                    Code::UpstreamUnexpected,
+                    format!("App Store Connect answered unexpectedly: {failure}."),
+                )
+            }
             Failure::Signing(why) => Diagnosis::new(Code::KeyUnreadable, format!("{why}.")),
             // Whoever stops work asks for no diagnosis of it.
             Failure::Stopped => Diagnosis::new(

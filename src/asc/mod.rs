@@ -3,10 +3,12 @@
 //! What must hold throughout: a listing is complete or an error, and the token goes nowhere but to the origin that the
 //! client was built for.
 
+mod body;
 pub mod breaker;
 mod client;
 mod endpoint;
 mod error;
+mod extent;
 mod groups;
 mod meter;
 mod page;
@@ -19,7 +21,7 @@ use serde::Deserialize;
 
 pub use self::{
     client::{Client, Options, Session, Terms, Upstream},
-    error::{Error, Failure},
+    error::{Astray, Error, Failure, Limit},
     groups::Groups,
     meter::Meter,
     token::SigningError,

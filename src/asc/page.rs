@@ -11,15 +11,13 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::{
+    body::Decoded,
     client::Session,
     endpoint::Endpoint,
-    error::{Error, Failure},
+    error::{Astray, Error, Failure, Limit},
     resource::{Links, Meta, Resource},
     text::quotable,
 };
-
-/// A listing of more pages than this is refused: 200,000 things.
-const PAGES_LIMIT: usize = 1000;
 
 /// How many things a page may have, which is what every list asks for.
 const PAGE: usize = 200;
@@ -97,8 +95,14 @@ pub(super) async fn read(
     let mut visited = HashSet::new();
     let mut total = None;
     let mut url = first.clone();
-    for _ in 0..PAGES_LIMIT {
-        let page: Page = session.get(&url).await?;
+    let mut room = Limit::MEMORY;
+    for _ in 0..Limit::PAGES {
+        let got = session.get_within(&url, room).await?;
+        let Decoded::<Page> {
+            document: page,
+            memory,
+        } = got;
+        room = room.saturating_sub(memory);
         match (total, page.meta.as_ref().and_then(Meta::total)) {
             (Some(before), Some(now)) if before != now => {
                 return torn(format!("its total went from {before} to {now}"));
@@ -146,42 +150,35 @@ pub(super) async fn read(
             };
         };
         visited.insert(url);
-        url = follow(&next, &first).map_err(|why| fail(Failure::Unexpected(why)))?;
+        url = follow(&next, &first).map_err(|astray| fail(Failure::Astray(astray)))?;
         if visited.contains(&url) {
-            return Err(fail(Failure::Unexpected(
-                "its pages go round in a circle".to_owned(),
-            )));
+            return Err(fail(Failure::Astray(Astray::Circle)));
         }
     }
-    Err(fail(Failure::Unexpected(format!(
-        "it has more than {PAGES_LIMIT} pages"
-    ))))
+    Err(fail(Failure::OverLimit(Limit::Pages)))
 }
 
 /// The URL of a further page: on the origin of the first, under the API's paths, with every parameter of the first that the
 /// server left out and none of them twice.
-fn follow(next: &str, first: &Url) -> Result<Url, String> {
-    // The text itself is not repeated in messages: it is whatever the server chose to say.
-    let mut url = Url::parse(next)
-        .map_err(|error| format!("the link to its next page is not a URL: {error}"))?;
+fn follow(next: &str, first: &Url) -> Result<Url, Astray> {
+    if next.len() > Astray::LONGEST_LINK {
+        return Err(Astray::Long);
+    }
+    let mut url = Url::parse(next).map_err(|_| Astray::NotUrl)?;
     if url.origin() != first.origin() {
-        return Err(format!(
-            "the link to its next page leads to another origin, {}, and was not followed",
-            quotable(&url.origin().ascii_serialization())
-        ));
+        let origin = url.origin();
+        let named = if origin.is_tuple() {
+            origin.ascii_serialization()
+        } else {
+            format!("{}:", url.scheme())
+        };
+        return Err(Astray::Origin(quotable(&named)));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(
-            "the link to its next page carries user information and was not followed".to_owned(),
-        );
+        return Err(Astray::User);
     }
-    if !["/v1/", "/v2/", "/v3/"]
-        .iter()
-        .any(|prefix| url.path().starts_with(prefix))
-    {
-        return Err(
-            "the link to its next page leads outside the API and was not followed".to_owned(),
-        );
+    if !is_of_the_api(url.path()) {
+        return Err(Astray::Path);
     }
     let mut names = HashSet::new();
     let pairs: Vec<(String, String)> = url
@@ -193,6 +190,15 @@ fn follow(next: &str, first: &Url) -> Result<Url, String> {
     url.query_pairs_mut().clear().extend_pairs(pairs);
     url.set_fragment(None);
     Ok(url)
+}
+
+/// Steps up were taken when the URL was parsed; a slash in disguise, which a server may take for one, could hide others.
+fn is_of_the_api(path: &str) -> bool {
+    let disguised = path.to_ascii_lowercase();
+    ["/v1/", "/v2/", "/v3/"]
+        .iter()
+        .any(|prefix| path.starts_with(prefix))
+        && !["%2f", "%5c"].iter().any(|slash| disguised.contains(slash))
 }
 
 #[cfg(test)]
@@ -219,6 +225,8 @@ mod tests {
             "https://api.example.com/v1",
             "https://api.example.com/v1/../login",
             "https://api.example.com/v1/%2e%2e/login",
+            "https://api.example.com/v1/..%2flogin",
+            "https://api.example.com/v1/..%5Clogin",
             "https://api.example.com\\@evil.example/v1/apps",
             "ftp://api.example.com/v1/apps",
             "file:///v1/apps",

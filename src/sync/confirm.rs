@@ -45,11 +45,14 @@ fn is_about_the_thing(error: &asc::Error) -> bool {
         Failure::Forbidden { .. }
         | Failure::NotFound
         | Failure::Unexpected(_)
+        | Failure::OverLimit(_)
+        | Failure::Astray(_)
         | Failure::Torn(_) => true,
         Failure::NotAuthorized { .. }
         | Failure::AgreementMissing
         | Failure::RateLimited { .. }
         | Failure::Unavailable(_)
+        | Failure::TimedOut(_)
         | Failure::Signing(_)
         | Failure::Stopped => false,
     }

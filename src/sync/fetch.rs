@@ -327,10 +327,13 @@ fn is_accepted(error: &asc::Error) -> bool {
         | Failure::Forbidden { .. }
         | Failure::NotFound
         | Failure::Unexpected(_)
+        | Failure::OverLimit(_)
+        | Failure::Astray(_)
         | Failure::Torn(_) => true,
         Failure::NotAuthorized { .. }
         | Failure::RateLimited { .. }
         | Failure::Unavailable(_)
+        | Failure::TimedOut(_)
         | Failure::Signing(_)
         | Failure::Stopped => false,
     }

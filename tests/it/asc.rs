@@ -1,12 +1,15 @@
 //! The client of App Store Connect against the simulator: what is read, what it costs, and what each fault comes to.
 
 mod answers;
+mod bounds;
 mod limits;
+mod next;
+mod tls;
 
 use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
 use catalog_sync::{
-    asc::{Client, Error, Failure, Meter, Options, Session, Terms},
+    asc::{Client, Error, Failure, Limit, Meter, Options, Session, Terms},
     catalog::{Entry, Kind},
     credential::{self, Credential, Given},
     diagnosis::Code,
@@ -254,37 +257,6 @@ async fn an_edit_between_two_pages_is_noticed() {
 }
 
 #[tokio::test]
-async fn pages_that_go_round_or_elsewhere_are_refused() {
-    let other = serving(app()).await;
-    let cases = [
-        (FaultKind::SelfNext, "circle"),
-        (
-            FaultKind::NextElsewhere(format!("{}/v1/apps", other.base_url())),
-            "another origin",
-        ),
-        (
-            FaultKind::NextElsewhere("https://evil.example/v1/apps".to_owned()),
-            "another origin",
-        ),
-        (
-            FaultKind::NextElsewhere("not a url".to_owned()),
-            "not a URL",
-        ),
-    ];
-    for (kind, says) in cases {
-        let simulator = serving(app().with_in_app_purchases(250)).await;
-        simulator.inject(Fault::new("inAppPurchasesV2", kind));
-        let (session, _) = session(&simulator);
-        let error = session.fetch_in_app_purchases(APP).await.unwrap_err();
-        assert!(
-            matches!(&error.failure, Failure::Unexpected(why) if why.contains(says)),
-            "{error}"
-        );
-    }
-    assert_eq!(other.requests(), [], "the token stays home");
-}
-
-#[tokio::test]
 async fn a_list_without_end_is_refused_at_a_thousand_pages() {
     // Each page names another one, and none repeats.
     let simulator = serving(app()).await;
@@ -301,9 +273,11 @@ async fn a_list_without_end_is_refused_at_a_thousand_pages() {
     let (session, meter) = session(&simulator);
     let error = session.fetch_in_app_purchases(APP).await.unwrap_err();
     assert!(
-        error.to_string().contains("more than 1000 pages"),
+        matches!(error.failure, Failure::OverLimit(Limit::Pages)),
         "{error}"
     );
+    let told = error.diagnosis(session.credential());
+    assert!(told.sentence.contains("more than 1000 pages"), "{told}");
     assert_eq!(requests(&meter), 1000);
 }
 
@@ -395,10 +369,13 @@ async fn silence_is_a_time_out() {
     let (session, meter) = session_with(&simulator, options);
     let error = session.fetch_app(APP).await.unwrap_err();
     assert!(
-        matches!(&error.failure, Failure::Unavailable(why) if why.contains("in time")),
+        matches!(error.failure, Failure::TimedOut(after) if after == Duration::from_millis(50)),
         "{error}"
     );
     assert_eq!(meter.cost().requests, 4);
+    let told = error.diagnosis(session.credential());
+    assert_eq!(told.code, Code::UpstreamUnavailable);
+    assert!(told.sentence.contains("within 0.05 s"), "{told}");
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ mod fleet;
 #[cfg(feature = "simulator")]
 mod history;
 #[cfg(feature = "simulator")]
+mod hostile;
+#[cfg(feature = "simulator")]
 mod house;
 #[cfg(feature = "simulator")]
 mod master_keys;
@@ -30,6 +32,8 @@ mod queue;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod random;
+#[cfg(feature = "simulator")]
+mod raw;
 #[cfg(feature = "simulator")]
 mod shipped;
 mod simulation;
