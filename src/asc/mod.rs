@@ -12,6 +12,7 @@ mod meter;
 mod page;
 pub mod rate;
 mod resource;
+mod signer;
 mod text;
 mod token;
 
@@ -22,6 +23,7 @@ pub use self::{
     error::{Error, Failure},
     groups::Groups,
     meter::Meter,
+    signer::Signer,
     token::SigningError,
 };
 use self::{

@@ -1,14 +1,15 @@
 //! The client of App Store Connect against the simulator: what is read, what it costs, and what each fault comes to.
 
 mod answers;
+mod keys;
 mod limits;
 
 use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
 use catalog_sync::{
-    asc::{Client, Error, Failure, Meter, Options, Session, Terms},
+    asc::{Client, Error, Failure, Meter, Options, Session, Signer, Terms},
     catalog::{Entry, Kind},
-    credential::{self, Credential, Given},
+    credential::{self, Credential, Given, PrivateKey},
     diagnosis::Code,
     retry::Bases,
     run::Cost,
@@ -45,12 +46,15 @@ pub(crate) fn session(simulator: &Simulator) -> (Session, Arc<Meter>) {
 fn session_with(simulator: &Simulator, options: Options) -> (Session, Arc<Meter>) {
     let meter = Arc::new(Meter::default());
     let client = Client::new(options).unwrap();
-    let session = client.session(
-        credential(simulator, 0),
-        Arc::clone(&meter),
-        Terms::on_demand(),
-    );
+    let session = client.session(signer(simulator, 0), Arc::clone(&meter), Terms::on_demand());
     (session, meter)
+}
+
+/// What signs with one of the first team's keys.
+fn signer(simulator: &Simulator, key: usize) -> Signer {
+    let identity = credential(simulator, key).identity();
+    let der = credential(simulator, key).private_key.der().to_vec();
+    Signer::new(identity, move || Ok(PrivateKey::from_der(&der).unwrap())).unwrap()
 }
 
 /// One of the first team's keys.
@@ -225,7 +229,7 @@ async fn a_listing_that_is_torn_each_time_is_an_error() {
     assert!(matches!(error.failure, Failure::Torn(_)), "{error}");
     assert_eq!(requests(&meter), 3);
     assert_eq!(
-        error.diagnosis(session.credential()).code,
+        error.diagnosis(session.identity()).code,
         Code::UpstreamUnexpected
     );
 }
@@ -379,7 +383,7 @@ async fn a_fault_that_stays_is_an_error_after_four_tries() {
     assert!(matches!(error.failure, Failure::Unavailable(_)), "{error}");
     assert_eq!(meter.cost().requests, 4);
     assert_eq!(
-        error.diagnosis(session.credential()).code,
+        error.diagnosis(session.identity()).code,
         Code::UpstreamUnavailable
     );
 }
@@ -471,7 +475,7 @@ async fn a_spent_budget_is_not_asked_again() {
         ),
         "{error}"
     );
-    let diagnosis = error.diagnosis(session.credential());
+    let diagnosis = error.diagnosis(session.identity());
     assert_eq!(diagnosis.code, Code::RateLimited);
     assert!(diagnosis.sentence.contains("none of 3600"), "{diagnosis}");
     assert_eq!(
@@ -526,7 +530,7 @@ async fn what_cannot_be_mended_is_not_tried_again() {
         let (session, meter) = session(&simulator);
         let error = session.fetch_in_app_purchases(APP).await.unwrap_err();
         assert_eq!(
-            error.diagnosis(session.credential()).code,
+            error.diagnosis(session.identity()).code,
             code,
             "{kind:?}: {error}"
         );
@@ -551,7 +555,7 @@ async fn a_wrong_clock_is_told_from_a_wrong_key() {
         simulator.set_clock_offset(offset);
         let (session, _) = session(&simulator);
         let error = session.fetch_app(APP).await.unwrap_err();
-        let diagnosis = error.diagnosis(session.credential());
+        let diagnosis = error.diagnosis(session.identity());
         assert_eq!(diagnosis.code, Code::ClockSkew, "{diagnosis}");
         assert!(diagnosis.sentence.contains(says), "{diagnosis}");
     }
