@@ -6,7 +6,7 @@
 //! |---|---|
 //! | what asks for it: a slot of the schedule, a message, a row of the host's | [`schedule`], [`queue`], [`daemon`] |
 //! | the project's lease, with a new epoch | [`store`] |
-//! | its key, unsealed for this run | [`vault`], [`credential`] |
+//! | its key, unsealed while a token is signed | [`vault`], [`credential`] |
 //! | app and grace period, in-app purchases, groups with subscriptions | [`asc`] |
 //! | what differs, and what of it may be written | [`catalog`] |
 //! | entries, change log, revision and run record in one transaction | [`store`] |
@@ -16,6 +16,10 @@
 //! [`sync`] is that way from the lease on, and [`daemon`] what sets out on it by itself. [`onboard`] verifies a key before it
 //! is stored, [`master_keys`] rotates what seals it, [`budget`] reckons what each key has left of its hour, [`cli`] parses and prints, [`simulator`] is
 //! an App Store Connect to rehearse against.
+
+#[cfg(test)]
+#[macro_use]
+mod lacks;
 
 pub mod asc;
 pub mod budget;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    asc::{self, Failure, Meter, Session, Terms},
-    credential::Credential,
+    asc::{self, Failure, Meter, Session, Signer, Terms},
+    credential::Identity,
     diagnosis::{Code, Diagnosis},
     project::App,
 };
@@ -30,15 +30,17 @@ pub struct Visible {
 /// What is wrong with the key, precisely.
 pub async fn list_apps(
     client: &asc::Client,
-    credential: Credential,
+    signer: Signer,
     meter: &Arc<Meter>,
 ) -> Result<Visible, Diagnosis> {
-    let session = client.session(credential, Arc::clone(meter), Terms::on_demand());
-    let key = session.credential();
+    let session = client.session(signer, Arc::clone(meter), Terms::on_demand());
     match session.fetch_apps().await {
-        Err(error) => Err(explain(client, key, &error, meter).await),
+        Err(error) => Err(explain(client, session.signer(), &error, meter).await),
         Ok(apps) if apps.is_empty() => {
-            let sentence = format!("No apps are linked to this API key ({key}).");
+            let sentence = format!(
+                "No apps are linked to this API key ({}).",
+                session.identity()
+            );
             Err(Diagnosis::new(Code::NoApps, sentence))
         }
         Ok(apps) => Ok(Visible { session, apps }),
@@ -55,7 +57,7 @@ impl Visible {
     /// The key, without its secret.
     #[must_use]
     pub fn key(&self) -> String {
-        self.session.credential().to_string()
+        self.session.identity().to_string()
     }
 
     /// The app wanted, or the only one; none when there are several and none was named.
@@ -63,7 +65,7 @@ impl Visible {
     /// # Errors
     /// When the app wanted is not among them, or two are named.
     pub fn choose(&self, wanted: &Wanted) -> Result<Option<App>, Diagnosis> {
-        choose(self.session.credential(), &self.apps, wanted).map_err(|why| match why.code {
+        choose(self.session.identity(), &self.apps, wanted).map_err(|why| match why.code {
             Code::AppNotVisible => why.advise(
                 "Name one of these; or, if the app is another team's or is hidden from this key, give a key that sees it.",
             ),
@@ -77,7 +79,7 @@ impl Visible {
     /// Why it cannot: most likely the key's role.
     pub async fn prove(&self, app: &App) -> Result<(), Diagnosis> {
         self.session.probe_catalog(&app.id).await.map_err(|error| {
-            let why = error.diagnosis(self.session.credential());
+            let why = error.diagnosis(self.session.identity());
             match why.code {
                 // It was among the apps a moment ago.
                 Code::AppNotVisible => {
@@ -94,16 +96,21 @@ impl Visible {
 /// Says what is wrong with a refused key; tells an individual key that was given with an issuer by trying it without.
 async fn explain(
     client: &asc::Client,
-    key: &Credential,
+    signer: &Signer,
     error: &asc::Error,
     meter: &Arc<Meter>,
 ) -> Diagnosis {
+    let key = signer.identity();
     let diagnosis = error.diagnosis(key);
     if diagnosis.code != Code::NotAuthorized || key.issuer_id.is_none() {
         return diagnosis;
     }
     let works_alone = match client
-        .session(key.without_issuer(), Arc::clone(meter), Terms::on_demand())
+        .session(
+            signer.without_issuer(),
+            Arc::clone(meter),
+            Terms::on_demand(),
+        )
         .fetch_apps()
         .await
     {
@@ -127,7 +134,7 @@ async fn explain(
     }
 }
 
-fn choose(key: &Credential, apps: &[App], wanted: &Wanted) -> Result<Option<App>, Diagnosis> {
+fn choose(key: &Identity, apps: &[App], wanted: &Wanted) -> Result<Option<App>, Diagnosis> {
     let by_id = |id: &String| apps.iter().find(|app| app.id == *id);
     let by_bundle = |bundle_id: &String| apps.iter().find(|app| app.bundle_id == *bundle_id);
     match (&wanted.app_id, &wanted.bundle_id) {
@@ -167,7 +174,7 @@ const NAMED_APPS: usize = 5;
 
 /// Says that the app is not among those that the key sees, which are named where they are known, the most similar first.
 #[must_use]
-pub fn not_visible(key: &Credential, wanted: &str, apps: Option<&[App]>) -> Diagnosis {
+pub fn not_visible(key: &Identity, wanted: &str, apps: Option<&[App]>) -> Diagnosis {
     let likeness = |app: &App| {
         strsim::jaro_winkler(wanted, &app.id).max(strsim::jaro_winkler(wanted, &app.bundle_id))
     };

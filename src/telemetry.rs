@@ -1,8 +1,14 @@
 //! The log: where it goes, in which form, and how much of it.
 //!
-//! It goes to standard error. Each line carries the time in UTC as RFC 3339.
+//! It goes to standard error. Each line carries the time in UTC as RFC 3339, and nothing that looks like a secret.
 
-use std::{fmt::Debug, io};
+mod panics;
+mod redact;
+
+use std::{
+    fmt::Debug,
+    io::{self, Write},
+};
 
 use tracing::{Dispatch, level_filters::LevelFilter};
 use tracing_subscriber::{
@@ -14,6 +20,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+pub use self::{panics::tell_panics, redact::redact};
 use crate::config::{Format, Log};
 
 /// Dependencies whose every step would drown ours. A directive of their own brings them back: `debug,sqlx=debug`.
@@ -108,7 +115,7 @@ where
 {
     let builder = fmt::Subscriber::builder()
         .with_env_filter(filter(log, stderr, speaks)?)
-        .with_writer(writer);
+        .with_writer(Redacted(writer));
     let json = match log.format {
         Format::Auto => stderr == Stderr::NoTerminal,
         Format::Text => false,
@@ -126,6 +133,29 @@ where
         set,
     };
     Ok((dispatch, reload))
+}
+
+/// What is written through it has no secrets.
+struct Redacted<T>(T);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Redacted<W> {
+    type Writer = Redacted<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Redacted(self.0.make_writer())
+    }
+}
+
+impl<W: Write> Write for Redacted<W> {
+    /// An event comes whole.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.write_all(&redact::redact_bytes(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// The log that is built so, and what sets its filter.
@@ -230,6 +260,57 @@ mod tests {
             messages,
             ["sync finished", "key refused", "a slow statement"]
         );
+    }
+
+    #[test]
+    fn no_level_and_no_form_of_the_log_tells_a_secret() {
+        let pem = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\nAgEGcanary+/\n-----END PRIVATE KEY-----";
+        let secrets = [
+            pem,
+            "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHcanary",
+            "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJjYW5hcnkifQ.canary",
+            "Authorization: Bearer canary",
+            "postgres://me:canary@db/catalog",
+        ];
+        for (format, stderr) in [
+            (Format::Json, Stderr::NoTerminal),
+            (Format::Text, Stderr::NoTerminal),
+            (Format::Text, Stderr::Colour),
+        ] {
+            for secret in secrets {
+                let log = Log {
+                    filter: "trace".to_owned(),
+                    format,
+                };
+                let written = Written::default();
+                let writer = written.clone();
+                let (dispatch, _) =
+                    dispatch(&log, stderr, Speaks::Log, move || writer.clone()).unwrap();
+                tracing::dispatcher::with_default(&dispatch, || {
+                    let cause = io::Error::other(secret);
+                    tracing::trace!("{secret}");
+                    tracing::debug!(reason = secret, "asked");
+                    tracing::info!(reason = ?secret, "asked");
+                    tracing::warn!(reason = %cause, cause = ?cause, "asked");
+                    tracing::error!(authorization = "Bearer canary", "asked: {cause:?}");
+                    tracing::error_span!("run", run.id = 7, secret).in_scope(|| {
+                        tracing::error!(answer = 42, "{cause}");
+                    });
+                });
+                let said = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+                assert!(!said.contains("canary"), "{secret}: {said}");
+                assert!(said.matches("[redacted]").count() >= 7, "{said}");
+                for level in ["TRACE", "DEBUG", "INFO", "WARN", "ERROR"] {
+                    assert!(said.contains(level), "{said}");
+                }
+                assert!(said.contains("42"), "{said}");
+                if format == Format::Json {
+                    for line in said.lines() {
+                        serde_json::from_str::<serde_json::Value>(line).unwrap();
+                    }
+                }
+            }
+        }
     }
 
     #[test]

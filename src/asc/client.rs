@@ -17,12 +17,13 @@ use super::{
     error::{Astray, Error, ErrorDocument, Failure, Limit},
     meter::Meter,
     rate,
+    signer::Signer,
     token::{Key, Keys, Pace, Token},
 };
 use crate::{
     budget::{self, Budget, Reserve},
     clock,
-    credential::Credential,
+    credential::Identity,
     retry::{Bases, Retry},
 };
 
@@ -123,13 +124,13 @@ impl Client {
         })))
     }
 
-    /// A session with one key. What it costs is counted in the meter.
+    /// A session with the key that signs. What it costs is counted in the meter.
     #[must_use]
-    pub fn session(&self, credential: Credential, meter: Arc<Meter>, terms: Terms) -> Session {
+    pub fn session(&self, signer: Signer, meter: Arc<Meter>, terms: Terms) -> Session {
         Session {
             client: self.clone(),
-            key: self.0.keys.of(&credential, clock::now()),
-            credential,
+            key: self.0.keys.of(signer.name(), clock::now()),
+            signer,
             meter,
             terms,
             reserve_reached: OnceLock::new(),
@@ -197,7 +198,7 @@ impl Terms {
 /// One key's use of App Store Connect, for the length of a run.
 pub struct Session {
     client: Client,
-    credential: Credential,
+    signer: Signer,
     key: Arc<Key>,
     meter: Arc<Meter>,
     terms: Terms,
@@ -231,10 +232,16 @@ impl Session {
         self.client.upstream()
     }
 
+    /// What signs for it, and says which key is in use.
+    #[must_use]
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
     /// The key in use.
     #[must_use]
-    pub fn credential(&self) -> &Credential {
-        &self.credential
+    pub fn identity(&self) -> &Identity {
+        self.signer.identity()
     }
 
     pub(super) fn base_url(&self) -> &Url {
@@ -316,7 +323,7 @@ impl Session {
         let _permit = self.wait_for_turn(endpoint).await.map_err(Attempt::Final)?;
         let token = self
             .key
-            .token(&self.credential, clock::now())
+            .token(&self.signer, clock::now())
             .map_err(|error| Attempt::Final(Error::new(endpoint, error.into())))?;
         breaker
             .admit(Instant::now())

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{text::quotable, token::SigningError};
 use crate::{
     budget::{Budget, Reserve},
-    credential::Credential,
+    credential::Identity,
     diagnosis::{Code, Diagnosis},
 };
 
@@ -159,7 +159,7 @@ impl Error {
 
     /// What the operator is told.
     #[must_use]
-    pub fn diagnosis(&self, key: &Credential) -> Diagnosis {
+    pub fn diagnosis(&self, key: &Identity) -> Diagnosis {
         let diagnosis = match &self.failure {
             Failure::NotAuthorized {
                 clock_ahead: Some(ahead),
@@ -224,6 +224,7 @@ impl Error {
                     format!("App Store Connect answered unexpectedly: {failure}."),
                 )
             }
+            Failure::Signing(SigningError::Sealed(why)) => (**why).clone(),
             Failure::Signing(why) => Diagnosis::new(Code::KeyUnreadable, format!("{why}.")),
             // Whoever stops work asks for no diagnosis of it.
             Failure::Stopped => Diagnosis::new(

@@ -14,6 +14,7 @@ mod meter;
 mod page;
 pub mod rate;
 mod resource;
+mod signer;
 mod text;
 mod token;
 
@@ -24,6 +25,7 @@ pub use self::{
     error::{Astray, Error, Failure, Limit},
     groups::Groups,
     meter::Meter,
+    signer::Signer,
     token::SigningError,
 };
 use self::{

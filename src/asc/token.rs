@@ -8,15 +8,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use aws_lc_rs::digest;
 use chrono::TimeDelta;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto::aws_lc};
+use jsonwebtoken::{Algorithm, Header, crypto::aws_lc};
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
-use crate::{clock::Instant, credential::Credential, retry::Allowance};
+use super::signer::Signer;
+use crate::{clock::Instant, credential::Identity, diagnosis::Diagnosis, retry::Allowance};
 
 /// Apple refuses a token issued in the future; a clock that is this much fast still works.
 const BACKDATED: TimeDelta = TimeDelta::seconds(60);
@@ -39,36 +39,23 @@ impl Token {
     }
 }
 
-/// What is wrong when a token cannot be minted from a key that was accepted at intake.
+#[cfg(test)]
+lacks!(Token: Clone, std::fmt::Debug, std::fmt::Display, Serialize);
+
+/// Why a token cannot be minted from a key that was accepted at intake.
 #[derive(Debug, thiserror::Error)]
-#[error("no token could be signed with this key: {0}")]
-pub struct SigningError(#[from] jsonwebtoken::errors::Error);
+pub enum SigningError {
+    /// The key does not open any more.
+    #[error("{0}")]
+    Sealed(Box<Diagnosis>),
+    /// It signs nothing.
+    #[error("no token could be signed with this key: {0}")]
+    Unusable(#[from] jsonwebtoken::errors::Error),
+}
 
 /// Names a key for good: the same Key ID with another private key or issuer is another key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct KeyName(pub(super) [u8; 32]);
-
-impl KeyName {
-    fn of(credential: &Credential) -> Self {
-        let mut context = digest::Context::new(&digest::SHA256);
-        for part in [
-            credential.key_id.as_bytes(),
-            b"\0",
-            credential
-                .issuer_id
-                .as_deref()
-                .unwrap_or_default()
-                .as_bytes(),
-            b"\0",
-            credential.private_key.der(),
-        ] {
-            context.update(part);
-        }
-        let mut name = [0; 32];
-        name.copy_from_slice(context.finish().as_ref());
-        Self(name)
-    }
-}
 
 /// How fast one key may go.
 #[derive(Clone, Copy)]
@@ -127,16 +114,12 @@ impl Key {
     }
 
     /// The key's token, minted anew past half its life.
-    pub(super) fn token(
-        &self,
-        credential: &Credential,
-        now: Instant,
-    ) -> Result<Arc<Token>, SigningError> {
+    pub(super) fn token(&self, signer: &Signer, now: Instant) -> Result<Arc<Token>, SigningError> {
         let mut current = lock(&self.token);
         if let Some(token) = current.as_ref().filter(|token| token.is_fresh(now)) {
             return Ok(Arc::clone(token));
         }
-        let token = Arc::new(mint(credential, now)?);
+        let token = Arc::new(mint(signer, now)?);
         *current = Some(Arc::clone(&token));
         Ok(token)
     }
@@ -195,7 +178,7 @@ impl Keys {
     }
 
     /// What the sessions of this key share.
-    pub(super) fn of(&self, credential: &Credential, now: Instant) -> Arc<Key> {
+    pub(super) fn of(&self, name: KeyName, now: Instant) -> Arc<Key> {
         let mut table = lock(&self.table);
         if table.by_name.len() >= table.sweep_at {
             table
@@ -203,7 +186,6 @@ impl Keys {
                 .retain(|_, key| Arc::strong_count(key) > 1 || !key.is_idle(now));
             table.sweep_at = FEW.max(2 * table.by_name.len());
         }
-        let name = KeyName::of(credential);
         let key = table
             .by_name
             .entry(name)
@@ -224,23 +206,23 @@ struct Claims<'a> {
     aud: &'static str,
 }
 
-fn mint(credential: &Credential, now: Instant) -> Result<Token, SigningError> {
+fn mint(signer: &Signer, now: Instant) -> Result<Token, SigningError> {
     // Whoever comes second finds it installed, and it is the same.
     aws_lc::DEFAULT_PROVIDER.install_default().ok();
     let issued_at = now - BACKDATED;
+    let Identity { key_id, issuer_id } = signer.identity();
     let claims = Claims {
-        iss: credential.issuer_id.as_deref(),
-        sub: credential.issuer_id.is_none().then_some("user"),
+        iss: issuer_id.as_deref(),
+        sub: issuer_id.is_none().then_some("user"),
         iat: issued_at.timestamp(),
         exp: (issued_at + LIFETIME).timestamp(),
         aud: "appstoreconnect-v1",
     };
     let header = Header {
-        kid: Some(credential.key_id.clone()),
+        kid: Some(key_id.clone()),
         ..Header::new(Algorithm::ES256)
     };
-    let key = EncodingKey::from_ec_der(credential.private_key.der());
-    let text = Zeroizing::new(jsonwebtoken::encode(&header, &claims, &key)?);
+    let text = signer.sign(&header, &claims)?;
     Ok(Token { text, issued_at })
 }
 
@@ -262,15 +244,18 @@ mod tests {
         burst: NonZeroU32::MIN,
     };
 
-    fn key(issuer_id: Option<&str>) -> Credential {
+    fn key(issuer_id: Option<&str>) -> Signer {
         let pkcs8 =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
                 .unwrap();
-        Credential {
+        let identity = Identity {
             key_id: "ABCDE12345".to_owned(),
             issuer_id: issuer_id.map(str::to_owned),
-            private_key: PrivateKey::from_der(pkcs8.as_ref()).unwrap(),
-        }
+        };
+        Signer::new(identity, move || {
+            Ok(PrivateKey::from_der(pkcs8.as_ref()).unwrap())
+        })
+        .unwrap()
     }
 
     fn part(token: &Token, index: usize) -> Value {
@@ -301,11 +286,11 @@ mod tests {
     #[test]
     fn a_token_is_reused_until_half_its_life() {
         let keys = Keys::new(PACE);
-        let credential = key(Some("issuer"));
+        let signer = key(Some("issuer"));
         let now = clock::now();
         let after = |seconds| {
             let now = now + TimeDelta::seconds(seconds);
-            keys.of(&credential, now).token(&credential, now).unwrap()
+            keys.of(signer.name(), now).token(&signer, now).unwrap()
         };
         let first = after(0);
         assert!(Arc::ptr_eq(&first, &after(239)));
@@ -318,15 +303,15 @@ mod tests {
 
     #[test]
     fn a_refused_token_is_forgotten_once() {
-        let credential = key(Some("issuer"));
-        let key = Key::new(KeyName::of(&credential), PACE);
+        let signer = key(Some("issuer"));
+        let key = Key::new(signer.name(), PACE);
         let now = clock::now();
-        let first = key.token(&credential, now).unwrap();
+        let first = key.token(&signer, now).unwrap();
         key.forget(&first);
-        let second = key.token(&credential, now).unwrap();
+        let second = key.token(&signer, now).unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
         key.forget(&first);
-        assert!(Arc::ptr_eq(&second, &key.token(&credential, now).unwrap()));
+        assert!(Arc::ptr_eq(&second, &key.token(&signer, now).unwrap()));
     }
 
     #[test]
@@ -334,14 +319,14 @@ mod tests {
         let keys = Keys::new(PACE);
         let now = clock::now();
         let held = key(Some("issuer"));
-        let held_key = keys.of(&held, now);
+        let held_key = keys.of(held.name(), now);
         for _ in 0..1000 {
             let passing = key(Some("issuer"));
-            keys.of(&passing, now);
+            keys.of(passing.name(), now);
         }
         let count = keys.table.lock().unwrap().by_name.len();
         assert!(count <= FEW, "{count} keys");
-        assert!(Arc::ptr_eq(&held_key, &keys.of(&held, now)));
+        assert!(Arc::ptr_eq(&held_key, &keys.of(held.name(), now)));
     }
 
     #[test]
@@ -349,12 +334,12 @@ mod tests {
         let keys = Keys::new(PACE);
         let now = clock::now();
         let drawn = key(Some("issuer"));
-        assert!(keys.of(&drawn, now).take_retry(now));
+        assert!(keys.of(drawn.name(), now).take_retry(now));
         let retries_left = |now| {
             for _ in 0..FEW {
-                keys.of(&key(Some("issuer")), now);
+                keys.of(key(Some("issuer")).name(), now);
             }
-            let key = keys.of(&drawn, now);
+            let key = keys.of(drawn.name(), now);
             (0..20).filter(|_| key.take_retry(now)).count()
         };
         assert_eq!(retries_left(now), 9);
@@ -365,8 +350,8 @@ mod tests {
     #[test]
     fn the_same_key_id_with_another_key_or_issuer_is_another_key() {
         let (a, b) = (key(Some("issuer")), key(Some("issuer")));
-        assert!(KeyName::of(&a) != KeyName::of(&b));
-        assert!(KeyName::of(&a) != KeyName::of(&a.without_issuer()));
-        assert!(KeyName::of(&a) == KeyName::of(&a));
+        assert!(a.name() != b.name());
+        assert!(a.name() != a.without_issuer().name());
+        assert!(a.name() == a.name());
     }
 }

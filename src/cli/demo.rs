@@ -153,7 +153,7 @@ impl<'a> Stage<'a> {
         self.command("project add lumen --issuer-id .. --private-key AuthKey_LUMENADM01.p8")?;
         project::add(
             self.id.clone(),
-            &project::KeyArgs::of(issuer_id, key_file),
+            &super::key::KeyArgs::of(issuer_id, key_file),
             &self.wiring,
             self.output,
         )

@@ -8,7 +8,9 @@ mod catalog;
 mod demo;
 mod guard;
 mod history;
+mod key;
 mod master_key;
+mod memory;
 mod output;
 mod project;
 mod resync;
@@ -19,7 +21,7 @@ mod simulate;
 mod sync;
 mod wiring;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{
     Parser, Subcommand,
@@ -28,7 +30,13 @@ use clap::{
 use serde_json::json;
 
 use self::{output::Output, wiring::Wiring};
-use crate::{clock::Instant, daemon::signals::Stop, diagnosis::Code, project::ProjectId};
+use crate::{
+    clock::Instant,
+    daemon::signals::Stop,
+    diagnosis::Code,
+    project::ProjectId,
+    telemetry::{redact, tell_panics},
+};
 
 /// Keeps the App Store catalogs of many customers right in a SQL database.
 #[derive(Parser)]
@@ -173,6 +181,11 @@ pub fn main() -> ExitCode {
         Err(usage) => return misused(&usage).into(),
     };
     let output = Output::new(cli.json);
+    tell_panics();
+    if let Err(error) = memory::keep() {
+        output.fail(&error);
+        return Verdict::Failed.into();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -202,11 +215,16 @@ fn misused(usage: &clap::Error) -> Verdict {
         let sentence = usage.to_string();
         let sentence = sentence.trim().trim_start_matches("error: ");
         Output::new(true)
-            .json(&json!({ "error": { "code": "usage", "sentence": sentence } }))
+            .json(&json!({ "error": { "code": "usage", "sentence": redact(sentence) } }))
             .ok();
         return Verdict::Failed;
     }
-    if usage.print().is_err() || usage.use_stderr() {
+    if usage.use_stderr() {
+        // It quotes the arguments, among which a key may have been pasted.
+        let text = usage.render().ansi().to_string();
+        write!(anstream::stderr(), "{}", redact(&text)).ok();
+        Verdict::Failed
+    } else if usage.print().is_err() {
         Verdict::Failed
     } else {
         Verdict::Done

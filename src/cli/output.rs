@@ -17,6 +17,7 @@ use crate::{
     clock::{self, Instant},
     diagnosis::Diagnosis,
     store,
+    telemetry::redact,
 };
 
 pub(super) const BOLD: Style = Style::new().bold();
@@ -219,13 +220,13 @@ impl Output {
                 Some(diagnosis) => json!({ "error": diagnosis }),
                 None => json!({ "error": { "code": code, "sentence": format!("{error:#}") } }),
             };
+            // What is redacted is JSON still.
+            let answer = serde_json::from_str(&redact(&answer.to_string())).unwrap_or(answer);
             self.json(&answer).ok();
             return;
         }
-        let mut stderr = anstream::stderr();
-        let written = match diagnosis {
-            Some(diagnosis) => writeln!(
-                stderr,
+        let text = match diagnosis {
+            Some(diagnosis) => format!(
                 "{RED}error:{RED:#} {}\n  {}\n  {DIM}code {}{} - 'catalog-sync explain {}' says more{DIM:#}",
                 diagnosis.sentence,
                 diagnosis.advice,
@@ -236,10 +237,10 @@ impl Output {
                 },
                 diagnosis.code,
             ),
-            None => writeln!(stderr, "{RED}error:{RED:#} {error:#}"),
+            None => format!("{RED}error:{RED:#} {error:#}"),
         };
         // Nobody is left to be told.
-        written.ok();
+        writeln!(anstream::stderr(), "{}", redact(&text)).ok();
     }
 }
 

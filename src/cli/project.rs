@@ -1,31 +1,30 @@
 //! `project`: adding projects and looking after their keys.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    path::{Path, PathBuf},
+    io::{self, Write as _},
     sync::Arc,
 };
 
-use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::{
     Verdict, guard,
+    key::KeyArgs,
     output::{BOLD, DIM, GREEN, Output, YELLOW, ago, at, counted},
     wiring::Wiring,
 };
 use crate::{
-    asc::Meter,
+    asc::{Meter, Signer},
     catalog::OwnLimits,
     clock,
-    credential::{self, Credential},
+    credential::Identity,
     diagnosis::{Code, Diagnosis},
     onboard::{self, Wanted},
     project::{App, Project, ProjectId},
     schedule::Cron,
     store::{self, Store},
+    sync::signer,
 };
 
 #[derive(Subcommand)]
@@ -89,95 +88,6 @@ pub(super) enum Command {
     },
 }
 
-/// A key as App Store Connect hands it out, and the app that is meant.
-#[derive(Args)]
-pub(super) struct KeyArgs {
-    /// The Key ID, 10 characters [default: from the file's name]
-    #[arg(long)]
-    key_id: Option<String>,
-    /// The Issuer ID, a UUID; leave it out for an individual key
-    #[arg(long)]
-    issuer_id: Option<String>,
-    /// The .p8 file, or - to read it from standard input
-    #[arg(long, value_name = "FILE")]
-    private_key: Option<PathBuf>,
-    /// The App Store ID of the app, when the key sees several
-    #[arg(long)]
-    app_id: Option<String>,
-    /// The bundle id of the app, when the key sees several
-    #[arg(long)]
-    bundle_id: Option<String>,
-}
-
-/// The largest file that is read as a key.
-const KEY_FILE_LIMIT_BYTES: usize = 64 << 10;
-
-impl KeyArgs {
-    /// A team key whose file has Apple's name.
-    #[cfg(feature = "simulator")]
-    pub(super) fn of(issuer_id: String, private_key: PathBuf) -> Self {
-        Self {
-            key_id: None,
-            issuer_id: Some(issuer_id),
-            private_key: Some(private_key),
-            app_id: None,
-            bundle_id: None,
-        }
-    }
-
-    fn read(&self) -> anyhow::Result<Credential> {
-        let bytes = self.private_key.as_deref().map(read_key_file).transpose()?;
-        let file_name = self
-            .private_key
-            .as_ref()
-            .and_then(|file| file.file_name())
-            .and_then(|name| name.to_str());
-        let credential = credential::read(credential::Given {
-            key_id: self.key_id.as_deref(),
-            issuer_id: self.issuer_id.as_deref(),
-            private_key: bytes.as_ref().map(|bytes| bytes.as_slice()),
-            file_name,
-        });
-        Ok(credential.map_err(|why| match &self.private_key {
-            Some(file) if why.code == Code::KeyUnreadable => Diagnosis {
-                sentence: format!("{}: {}", file.display(), why.sentence),
-                ..why
-            },
-            _ => why,
-        })?)
-    }
-
-    fn wanted(&self) -> Wanted {
-        Wanted {
-            app_id: self.app_id.clone(),
-            bundle_id: self.bundle_id.clone(),
-        }
-    }
-}
-
-fn read_key_file(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    // Never grown, so that no copy is left behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_LIMIT_BYTES + 1));
-    let read = if file == Path::new("-") {
-        io::stdin()
-            .take(KEY_FILE_LIMIT_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(file).and_then(|opened| {
-            opened
-                .take(KEY_FILE_LIMIT_BYTES as u64 + 1)
-                .read_to_end(&mut bytes)
-        })
-    };
-    read.with_context(|| {
-        format!(
-            "the private key {} cannot be read; if the .p8 is lost, 'catalog-sync explain key_lost' says what to do",
-            file.display()
-        )
-    })?;
-    Ok(bytes)
-}
-
 impl Command {
     pub(super) async fn run(self, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
         match self {
@@ -233,15 +143,18 @@ pub(super) async fn add(
 ) -> anyhow::Result<Verdict> {
     let credential = args.read()?;
     let store = wiring.store().await?;
-    let vault = wiring.vault(&*store).await?;
+    let vault = Arc::new(wiring.vault(&*store).await?);
     match store.load_project(&id).await {
         Ok(_) => return Err(store::Error::ProjectExists(id).into()),
         Err(store::Error::UnknownProject { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     let sealed = vault.seal(&id, &credential)?;
-    let (key_id, issuer_id) = (credential.key_id.clone(), credential.issuer_id.clone());
-    let Some((app, apps)) = verified(credential, args.wanted(), wiring, output).await? else {
+    let Identity { key_id, issuer_id } = credential.identity();
+    // From here on it is sealed.
+    drop(credential);
+    let signer = signer(&vault, &id, &sealed)?;
+    let Some((app, apps)) = verified(signer, args.wanted(), wiring, output).await? else {
         return Ok(Verdict::Undecided);
     };
     let project = Project {
@@ -261,6 +174,7 @@ pub(super) async fn add(
         project.app.name, project.app.id, project.app.bundle_id
     ))?;
     let shared = notice_sharing(&project, &*store, output).await?;
+    args.warn_of_exposed_file(output)?;
     output.say(format_args!("Next: catalog-sync sync {id}"))?;
     output.json(&json!({ "project": project, "apps": apps, "notices": shared }))?;
     Ok(Verdict::Done)
@@ -274,18 +188,21 @@ async fn set_key(
 ) -> anyhow::Result<Verdict> {
     let store = wiring.store().await?;
     let before = store.load_project(id).await?;
-    if args.private_key.is_none() {
+    if !args.has_key() {
         return Err(Diagnosis::of(Code::KeyIncomplete)
             .advise("Give the new .p8 with --private-key. If it was lost, 'catalog-sync explain key_lost' says what to do.")
             .into());
     }
     let credential = args.read()?;
-    let sealed = wiring.vault(&*store).await?.seal(id, &credential)?;
+    let vault = Arc::new(wiring.vault(&*store).await?);
+    let sealed = vault.seal(id, &credential)?;
+    drop(credential);
+    let signer = signer(&vault, id, &sealed)?;
     let mut wanted = args.wanted();
     if wanted.app_id.is_none() && wanted.bundle_id.is_none() {
         wanted.app_id = Some(before.app.id.clone());
     }
-    let Some((app, apps)) = verified(credential, wanted, wiring, output).await? else {
+    let Some((app, apps)) = verified(signer, wanted, wiring, output).await? else {
         return Ok(Verdict::Undecided);
     };
     if app.id != before.app.id {
@@ -304,22 +221,21 @@ async fn set_key(
         project.key_id
     ))?;
     let shared = notice_sharing(&project, &*store, output).await?;
+    args.warn_of_exposed_file(output)?;
     output.json(&json!({ "project": project, "apps": apps, "notices": shared }))?;
     Ok(Verdict::Done)
 }
 
 async fn verify(id: &ProjectId, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
     let store = wiring.store().await?;
-    let vault = wiring.vault(&*store).await?;
+    let vault = Arc::new(wiring.vault(&*store).await?);
     let project = store.load_project(id).await?;
-    let credential = vault
-        .unseal(id, &store.load_key(id).await?)
-        .map_err(|error| anyhow::Error::from(Diagnosis::from(&error)))?;
+    let signer = signer(&vault, id, &store.load_key(id).await?)?;
     let wanted = Wanted {
         app_id: Some(project.app.id.clone()),
         bundle_id: None,
     };
-    let Some((app, apps)) = verified(credential, wanted, wiring, output).await? else {
+    let Some((app, apps)) = verified(signer, wanted, wiring, output).await? else {
         return Ok(Verdict::Undecided);
     };
     output.say(format_args!(
@@ -333,13 +249,13 @@ async fn verify(id: &ProjectId, wiring: &Wiring, output: &Output) -> anyhow::Res
 
 /// Verifies a key and finds its app, asking on a terminal when there are several; none when nobody could be asked.
 async fn verified(
-    credential: Credential,
+    signer: Signer,
     wanted: Wanted,
     wiring: &Wiring,
     output: &Output,
 ) -> anyhow::Result<Option<(App, Vec<App>)>> {
     let visible =
-        onboard::list_apps(&wiring.client()?, credential, &Arc::new(Meter::default())).await?;
+        onboard::list_apps(&wiring.client()?, signer, &Arc::new(Meter::default())).await?;
     let chosen = visible.choose(&wanted)?;
     show_apps(&visible.key(), visible.apps(), chosen.as_ref(), output)?;
     let app = match chosen {

@@ -5,6 +5,7 @@
 //! it comes from; no secret needs to be in the file, and none is ever shown. Relative paths are relative to the folder
 //! in which the worker is started.
 
+mod exposed;
 mod redact;
 mod settings;
 mod validate;
@@ -364,10 +365,11 @@ impl Config {
                 return Err(Error::Unreadable { what, path, source });
             }
         };
-        Ok(Self {
-            file,
-            ..Self::parse(&text, &path, env)?
-        })
+        let config = Self::parse(&text, &path, env)?;
+        match exposed::find(&config, &path, &text) {
+            found if found.is_empty() => Ok(Self { file, ..config }),
+            found => Err(Error::Invalid(found)),
+        }
     }
 
     /// The file that was read; none when there was none.

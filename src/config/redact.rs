@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 
-const HIDDEN: &str = "***";
+pub(super) const HIDDEN: &str = "***";
 
 /// Parameters in which a driver takes a secret.
 const SECRETS: &[&str] = &["password", "sslpassword", "sslkey"];

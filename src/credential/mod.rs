@@ -31,25 +31,35 @@ impl fmt::Debug for Credential {
         f.debug_struct("Credential")
             .field("key_id", &self.key_id)
             .field("issuer_id", &self.issuer_id)
-            .field("private_key", &self.private_key)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
 impl Credential {
-    /// The same key as an individual one.
+    /// Which key it is.
     #[must_use]
-    pub fn without_issuer(&self) -> Self {
-        Self {
+    pub fn identity(&self) -> Identity {
+        Identity {
             key_id: self.key_id.clone(),
-            issuer_id: None,
-            private_key: self.private_key.copy(),
+            issuer_id: self.issuer_id.clone(),
         }
     }
 }
 
+#[cfg(test)]
+lacks!(Credential: Clone, fmt::Display, serde::Serialize);
+
+/// Which key it is, and nothing of its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The Key ID.
+    pub key_id: String,
+    /// The Issuer ID; none for an individual key.
+    pub issuer_id: Option<String>,
+}
+
 /// Names a key without telling it: `key ABC1234567 of issuer ..9f1e`.
-impl fmt::Display for Credential {
+impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.issuer_id {
             None => write!(f, "individual key {}", self.key_id),

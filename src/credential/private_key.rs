@@ -1,7 +1,5 @@
 //! The private key, and the many forms in which its file arrives.
 
-use std::fmt;
-
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::{
     Engine as _, alphabet,
@@ -23,7 +21,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// An EC P-256 private key as PKCS#8 DER, zeroized when it is dropped.
+/// An EC P-256 private key as PKCS#8 DER, zeroized when it is dropped. It is not to be copied or shown: there is no way to.
 pub struct PrivateKey(Zeroizing<Vec<u8>>);
 
 /// The bytes are no PKCS#8 EC P-256 private key.
@@ -32,11 +30,6 @@ pub struct PrivateKey(Zeroizing<Vec<u8>>);
 pub struct NotAKey;
 
 impl PrivateKey {
-    /// The same key once more: on purpose a word, not `Clone`.
-    pub(super) fn copy(&self) -> Self {
-        Self(self.0.clone())
-    }
-
     /// Takes PKCS#8 DER of an EC P-256 key.
     ///
     /// # Errors
@@ -67,12 +60,8 @@ impl PrivateKey {
     }
 }
 
-/// Nothing of the key.
-impl fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PrivateKey(hidden)")
-    }
-}
+#[cfg(test)]
+lacks!(PrivateKey: Clone, std::fmt::Debug, std::fmt::Display, serde::Serialize);
 
 /// Finds the private key in what was given.
 pub(super) fn read(given: &[u8]) -> Result<PrivateKey, Found> {

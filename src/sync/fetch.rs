@@ -12,7 +12,7 @@ use crate::{
         StoreId, Turn,
     },
     clock,
-    credential::Credential,
+    credential::Identity,
     diagnosis::{Code, Diagnosis},
     onboard,
     project::{App, Project},
@@ -60,7 +60,7 @@ impl Fetched {
     }
 
     /// A fetch that ended with its first request.
-    fn failed(error: &asc::Error, key: &Credential) -> Self {
+    fn failed(error: &asc::Error, key: &Identity) -> Self {
         let mut fetched = Self::default();
         for kind in Kind::ALL {
             fetched.fail(kind, error, key);
@@ -80,7 +80,7 @@ impl Fetched {
         &mut self,
         kind: Kind,
         listed: Result<Vec<Entry>, asc::Error>,
-        key: &Credential,
+        key: &Identity,
         local: &Catalog,
     ) {
         let entries = match listed {
@@ -100,7 +100,7 @@ impl Fetched {
             .insert(kind, Diagnosis::new(Code::UpstreamUnexpected, sentence));
     }
 
-    fn fail(&mut self, kind: Kind, error: &asc::Error, key: &Credential) {
+    fn fail(&mut self, kind: Kind, error: &asc::Error, key: &Identity) {
         if matches!(error.failure, Failure::Stopped) {
             self.is_stopped = true;
             return;
@@ -196,7 +196,7 @@ pub(super) async fn fetch(session: Session, known: Known<'_>) -> Result<Fetched,
     for &kind in fetched.snapshot.covers() {
         let source = Source {
             app: project.app.id.clone(),
-            key: session.credential().key_id.clone(),
+            key: session.identity().key_id.clone(),
             read: asc::listing_path(kind).to_owned(),
         };
         // What an earlier version listed, it did not say of what.
@@ -231,12 +231,12 @@ async fn list_all(
     } else {
         match session.fetch_app(app_id).await {
             Err(error) if !is_accepted(&error) => {
-                return Fetched::failed(&error, session.credential()).unless_stopped();
+                return Fetched::failed(&error, session.identity()).unless_stopped();
             }
             app => (app, list(session, app_id).await),
         }
     };
-    let key = session.credential();
+    let key = session.identity();
     let app = confirm_unset(app, session, app_id, local).await;
     let app_is_unknown = is_not_found(&app);
     let mut fetched = Fetched::default();

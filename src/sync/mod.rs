@@ -7,6 +7,7 @@ mod confirm;
 mod fetch;
 mod report;
 mod retry;
+mod signer;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::fetch::{Fetched, Known, fetch};
-pub use self::report::{Report, Waiting};
+pub use self::{
+    report::{Report, Waiting},
+    signer::signer,
+};
 use crate::{
     asc::{self, Meter, Terms},
     budget::Reserve,
@@ -413,7 +417,8 @@ impl Engine {
         )
     }
 
-    /// Unseals the project's key and lists what it sees. What fails is part of the result; only a stop is an error.
+    /// Lists what the project's key sees, which is unsealed for each token. What fails is part of the result; only a stop is an
+    /// error.
     async fn fetch(
         &self,
         key: &SealedKey,
@@ -422,15 +427,15 @@ impl Engine {
         meter: &Arc<Meter>,
     ) -> Result<Fetched, Error> {
         self.look_for_master_key(&key.master_key_id).await;
-        let credential = match self.vault.unseal(&known.project.id, key) {
-            Ok(credential) => credential,
-            Err(error) => return Ok(Fetched::nothing(&Diagnosis::from(&error))),
+        let signer = match signer(&self.vault, &known.project.id, key) {
+            Ok(signer) => signer,
+            Err(why) => return Ok(Fetched::nothing(&why)),
         };
         let terms = Terms {
             reserve,
             stop: self.stop.clone(),
         };
-        let session = self.client.session(credential, Arc::clone(meter), terms);
+        let session = self.client.session(signer, Arc::clone(meter), terms);
         fetch(session, known).await
     }
 

@@ -1,5 +1,7 @@
 //! The master keys at hand.
 
+use std::sync::Arc;
+
 use aws_lc_rs::hkdf;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
@@ -19,10 +21,13 @@ pub(super) struct MasterKey {
     pub(super) key: Box<Zeroizing<[u8; KEY_LEN]>>,
 }
 
+#[cfg(test)]
+lacks!(MasterKey: Clone, std::fmt::Debug, std::fmt::Display, serde::Serialize);
+
 /// The master keys of all sources: at least one, no id twice.
 pub(super) struct Keyring {
-    first: Placed,
-    others: Vec<Placed>,
+    first: Arc<Placed>,
+    others: Vec<Arc<Placed>>,
 }
 
 /// A master key, and where it was found.
@@ -54,7 +59,7 @@ impl Keyring {
                 }
             }
         }
-        let mut keys = keys.into_iter();
+        let mut keys = keys.into_iter().map(Arc::new);
         let first = keys.next().ok_or_else(|| Error::Empty {
             places: sources.iter().map(Source::place).collect(),
         })?;
@@ -62,6 +67,17 @@ impl Keyring {
             first,
             others: keys.collect(),
         })
+    }
+
+    /// This one, with what only an earlier one had: a run under way may still need it.
+    pub(super) fn keeping(mut self, earlier: &Self) -> Self {
+        let only_earlier: Vec<_> = earlier
+            .all()
+            .filter(|placed| self.find(&placed.key.id).is_none())
+            .cloned()
+            .collect();
+        self.others.extend(only_earlier);
+        self
     }
 
     /// The key that encrypts.
@@ -84,7 +100,7 @@ impl Keyring {
         self.all().map(|placed| (&placed.key, &*placed.place))
     }
 
-    fn all(&self) -> impl Iterator<Item = &Placed> {
+    fn all(&self) -> impl Iterator<Item = &Arc<Placed>> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
@@ -94,9 +110,11 @@ impl Keyring {
         let mut keys = parse(text.as_bytes(), &place)
             .unwrap()
             .into_iter()
-            .map(|key| Placed {
-                key,
-                place: place.clone(),
+            .map(|key| {
+                Arc::new(Placed {
+                    key,
+                    place: place.clone(),
+                })
             });
         Self {
             first: keys.next().unwrap(),

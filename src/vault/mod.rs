@@ -224,7 +224,8 @@ impl Vault {
 
     /// Reads the sources again, when a master key is not at hand: it may have been added meanwhile. A program is not run
     /// again at once.
-    /// When they cannot be read, what is at hand stays so.
+    /// What is at hand stays so, also what
+    /// the sources have no more.
     ///
     /// It may block, for as long as a program takes.
     ///
@@ -245,7 +246,7 @@ impl Vault {
             return Ok(());
         }
         *reread_at = Some(Instant::now());
-        let keyring = Arc::new(Keyring::load(&self.sources)?);
+        let keyring = Arc::new(Keyring::load(&self.sources)?.keeping(&self.keyring()));
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
         Ok(())
     }

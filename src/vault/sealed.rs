@@ -15,6 +15,25 @@ const VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
 const WRAPPED_LEN: usize = KEY_LEN + TAG_LEN;
 
+/// The key that one secret is encrypted with, zeroized when it is dropped.
+pub(super) struct DataKey(Zeroizing<[u8; KEY_LEN]>);
+
+#[cfg(test)]
+lacks!(DataKey: Clone, std::fmt::Debug, std::fmt::Display, serde::Serialize);
+
+impl DataKey {
+    fn random() -> Result<Self, Error> {
+        let mut key = Zeroizing::new([0; KEY_LEN]);
+        rand::fill(key.as_mut_slice()).map_err(|_| Error::Crypto)?;
+        Ok(Self(key))
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+}
+
 /// What a secret is bound to.
 pub(super) struct Bound<'a> {
     pub(super) project: &'a str,
@@ -50,11 +69,10 @@ pub(super) const DATA_KEY: &str = "catalog-sync data key";
 pub(super) const PRIVATE_KEY: &str = "catalog-sync private key";
 
 pub(super) fn seal(master: &MasterKey, bound: &Bound<'_>, secret: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut data_key = Zeroizing::new([0; KEY_LEN]);
-    rand::fill(data_key.as_mut_slice()).map_err(|_| Error::Crypto)?;
-    let mut sealed = wrap(master, bound, data_key.as_slice())?;
+    let data_key = DataKey::random()?;
+    let mut sealed = wrap(master, bound, &data_key)?;
     encrypt(
-        &data_key,
+        &data_key.0,
         &bound.associated_data(PRIVATE_KEY),
         secret,
         &mut sealed,
@@ -63,12 +81,17 @@ pub(super) fn seal(master: &MasterKey, bound: &Bound<'_>, secret: &[u8]) -> Resu
 }
 
 /// The head of the sealed form: all but the secret.
-fn wrap(master: &MasterKey, bound: &Bound<'_>, data_key: &[u8]) -> Result<Vec<u8>, Error> {
+fn wrap(master: &MasterKey, bound: &Bound<'_>, data_key: &DataKey) -> Result<Vec<u8>, Error> {
     let mut sealed = vec![VERSION];
     sealed.push(u8::try_from(master.id.len()).expect("an id has 32 characters at most"));
     sealed.extend_from_slice(master.id.as_bytes());
     let associated_data = bound.associated_data(DATA_KEY);
-    encrypt(&master.key, &associated_data, data_key, &mut sealed)?;
+    encrypt(
+        &master.key,
+        &associated_data,
+        data_key.0.as_slice(),
+        &mut sealed,
+    )?;
     Ok(sealed)
 }
 
@@ -145,12 +168,8 @@ impl<'a> Parts<'a> {
         bound: &Bound<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let data_key = self.data_key(master, bound)?;
-        let data_key = data_key
-            .as_slice()
-            .try_into()
-            .map_err(|_| Error::DoesNotOpen)?;
         self.secret
-            .decrypt(data_key, &bound.associated_data(PRIVATE_KEY))
+            .decrypt(&data_key.0, &bound.associated_data(PRIVATE_KEY))
     }
 
     /// The same secret, with its data key under another master key.
@@ -166,13 +185,16 @@ impl<'a> Parts<'a> {
         Ok(sealed)
     }
 
-    pub(super) fn data_key(
-        &self,
-        master: &MasterKey,
-        bound: &Bound<'_>,
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.wrapped
-            .decrypt(&master.key, &bound.associated_data(DATA_KEY))
+    pub(super) fn data_key(&self, master: &MasterKey, bound: &Bound<'_>) -> Result<DataKey, Error> {
+        let bytes = self
+            .wrapped
+            .decrypt(&master.key, &bound.associated_data(DATA_KEY))?;
+        let mut key = Zeroizing::new([0; KEY_LEN]);
+        if bytes.len() != KEY_LEN {
+            return Err(Error::DoesNotOpen);
+        }
+        key.copy_from_slice(&bytes);
+        Ok(DataKey(key))
     }
 }
 

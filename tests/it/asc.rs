@@ -2,6 +2,7 @@
 
 mod answers;
 mod bounds;
+mod keys;
 mod limits;
 mod next;
 mod tls;
@@ -9,9 +10,9 @@ mod tls;
 use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
 use catalog_sync::{
-    asc::{Client, Error, Failure, Limit, Meter, Options, Session, Terms},
+    asc::{Client, Error, Failure, Limit, Meter, Options, Session, Signer, Terms},
     catalog::{Entry, Kind},
-    credential::{self, Credential, Given},
+    credential::{self, Credential, Given, PrivateKey},
     diagnosis::Code,
     retry::Bases,
     run::Cost,
@@ -48,12 +49,15 @@ pub(crate) fn session(simulator: &Simulator) -> (Session, Arc<Meter>) {
 fn session_with(simulator: &Simulator, options: Options) -> (Session, Arc<Meter>) {
     let meter = Arc::new(Meter::default());
     let client = Client::new(options).unwrap();
-    let session = client.session(
-        credential(simulator, 0),
-        Arc::clone(&meter),
-        Terms::on_demand(),
-    );
+    let session = client.session(signer(simulator, 0), Arc::clone(&meter), Terms::on_demand());
     (session, meter)
+}
+
+/// What signs with one of the first team's keys.
+fn signer(simulator: &Simulator, key: usize) -> Signer {
+    let identity = credential(simulator, key).identity();
+    let der = credential(simulator, key).private_key.der().to_vec();
+    Signer::new(identity, move || Ok(PrivateKey::from_der(&der).unwrap())).unwrap()
 }
 
 /// One of the first team's keys.
@@ -228,7 +232,7 @@ async fn a_listing_that_is_torn_each_time_is_an_error() {
     assert!(matches!(error.failure, Failure::Torn(_)), "{error}");
     assert_eq!(requests(&meter), 3);
     assert_eq!(
-        error.diagnosis(session.credential()).code,
+        error.diagnosis(session.identity()).code,
         Code::UpstreamUnexpected
     );
 }
@@ -276,7 +280,7 @@ async fn a_list_without_end_is_refused_at_a_thousand_pages() {
         matches!(error.failure, Failure::OverLimit(Limit::Pages)),
         "{error}"
     );
-    let told = error.diagnosis(session.credential());
+    let told = error.diagnosis(session.identity());
     assert!(told.sentence.contains("more than 1000 pages"), "{told}");
     assert_eq!(requests(&meter), 1000);
 }
@@ -353,7 +357,7 @@ async fn a_fault_that_stays_is_an_error_after_four_tries() {
     assert!(matches!(error.failure, Failure::Unavailable(_)), "{error}");
     assert_eq!(meter.cost().requests, 4);
     assert_eq!(
-        error.diagnosis(session.credential()).code,
+        error.diagnosis(session.identity()).code,
         Code::UpstreamUnavailable
     );
 }
@@ -373,7 +377,7 @@ async fn silence_is_a_time_out() {
         "{error}"
     );
     assert_eq!(meter.cost().requests, 4);
-    let told = error.diagnosis(session.credential());
+    let told = error.diagnosis(session.identity());
     assert_eq!(told.code, Code::UpstreamUnavailable);
     assert!(told.sentence.contains("within 0.05 s"), "{told}");
 }
@@ -448,7 +452,7 @@ async fn a_spent_budget_is_not_asked_again() {
         ),
         "{error}"
     );
-    let diagnosis = error.diagnosis(session.credential());
+    let diagnosis = error.diagnosis(session.identity());
     assert_eq!(diagnosis.code, Code::RateLimited);
     assert!(diagnosis.sentence.contains("none of 3600"), "{diagnosis}");
     assert_eq!(
@@ -503,7 +507,7 @@ async fn what_cannot_be_mended_is_not_tried_again() {
         let (session, meter) = session(&simulator);
         let error = session.fetch_in_app_purchases(APP).await.unwrap_err();
         assert_eq!(
-            error.diagnosis(session.credential()).code,
+            error.diagnosis(session.identity()).code,
             code,
             "{kind:?}: {error}"
         );
@@ -528,7 +532,7 @@ async fn a_wrong_clock_is_told_from_a_wrong_key() {
         simulator.set_clock_offset(offset);
         let (session, _) = session(&simulator);
         let error = session.fetch_app(APP).await.unwrap_err();
-        let diagnosis = error.diagnosis(session.credential());
+        let diagnosis = error.diagnosis(session.identity());
         assert_eq!(diagnosis.code, Code::ClockSkew, "{diagnosis}");
         assert!(diagnosis.sentence.contains(says), "{diagnosis}");
     }

@@ -9,6 +9,8 @@ mod health;
 mod holds;
 #[cfg(feature = "simulator")]
 mod limits;
+#[cfg(all(feature = "simulator", target_os = "linux"))]
+mod memory;
 #[cfg(feature = "simulator")]
 mod outages;
 #[cfg(feature = "simulator")]

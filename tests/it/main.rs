@@ -12,6 +12,8 @@ mod codes;
 mod config;
 mod credential;
 mod daemon;
+#[cfg(feature = "simulator")]
+mod exposed;
 #[cfg(all(feature = "nats", feature = "simulator"))]
 mod fleet;
 #[cfg(feature = "simulator")]

@@ -284,6 +284,12 @@ fn a_key_that_was_added_meanwhile_is_found_when_it_is_needed() {
     vault.look_for(&new).unwrap();
     assert!(vault.has(&new) && vault.has("a"));
 
+    // A run under way may still need what was retired meanwhile.
+    assert!(vault::promote(&path, &new).unwrap() && vault::remove(&path, "a").unwrap());
+    let newer = vault::add(&path, now()).unwrap();
+    vault.look_for(&newer).unwrap();
+    assert_eq!(vault.master_key_ids(), [&new, &newer, "a"]);
+
     fs::write(&path, "nonsense").unwrap();
     vault.look_for("another").unwrap_err();
     assert!(vault.has(&new), "what is at hand stays so");

@@ -1,4 +1,4 @@
-//! The file before SQLite opens it: where it may be, and who may read it.
+//! The file before SQLite opens it: where it may be, and who may read it or put another in its place.
 
 use std::{
     fs::OpenOptions,
@@ -41,9 +41,10 @@ pub(super) fn prepare(path: &Path, missing: Missing) -> Result<(), Error> {
             path.display()
         )));
     }
+    refuse_open_folder(folder, path)?;
     match create(path) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => refuse_exposed(path),
         Err(error) => Err(Error::Unusable(format!(
             "the database file '{}' cannot be made ({error}): give this user the right to write in the folder '{}', or \
              name another file",
@@ -59,6 +60,50 @@ fn create(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map(drop)
+}
+
+/// Whether a group may read them is for their owner to say: a program that reads the views may be another user's.
+fn refuse_exposed(path: &Path) -> Result<(), Error> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        let file = Path::new(&file);
+        let Some(mode) = mode(file).filter(|mode| mode & 0o007 != 0) else {
+            continue;
+        };
+        return Err(Error::Unusable(format!(
+            "the database file '{file}' is open to everybody on this machine (mode {mode:03o}), and holds sealed keys and catalogs: \
+             chmod 600 '{file}'",
+            file = file.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Where everybody may write, anybody can put another file in the place of this one.
+fn refuse_open_folder(folder: &Path, path: &Path) -> Result<(), Error> {
+    const STICKY: u32 = 0o1000;
+    match mode(folder) {
+        Some(mode) if mode & 0o002 != 0 && mode & STICKY == 0 => Err(Error::Unusable(format!(
+            "everybody on this machine may write in the folder '{folder}' (mode {mode:03o}), and put another file in the place of the \
+             database file '{}': chmod o-w '{folder}', or keep it in a folder of its own (mkdir -m 700)",
+            path.display(),
+            folder = folder.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The permissions of what is there. What cannot be looked at, SQLite will not open either, and says why.
+#[cfg(unix)]
+fn mode(path: &Path) -> Option<u32> {
+    let permissions = std::fs::metadata(path).ok()?.permissions();
+    Some(std::os::unix::fs::PermissionsExt::mode(&permissions) & 0o7777)
+}
+
+#[cfg(not(unix))]
+fn mode(_: &Path) -> Option<u32> {
+    None
 }
 
 /// The network file system that a folder is on. Those behind FUSE, sshfs for one, cannot be told from local ones.

@@ -290,7 +290,7 @@ async fn what_a_server_says_is_bounded_and_never_a_token() {
     ] {
         simulator.inject(Fault::new("inAppPurchasesV2", kind));
         let error = session.fetch_in_app_purchases(APP).await.unwrap_err();
-        let told = error.diagnosis(session.credential()).to_string();
+        let told = error.diagnosis(session.identity()).to_string();
         simulator.clear_faults();
         assert!(
             told.len() < 2000 && !told.contains("eyJ") && !told.contains('\u{1b}'),

@@ -10,7 +10,7 @@ async fn read(simulator: &Simulator, body: String) -> (Result<usize, Failure>, u
     let (session, meter) = session(simulator);
     let listed = session.fetch_in_app_purchases(APP).await;
     let listed = listed.map(|entries| entries.len()).map_err(|error| {
-        let told = error.diagnosis(session.credential());
+        let told = error.diagnosis(session.identity());
         assert_eq!(told.code, Code::UpstreamUnexpected, "{told}");
         error.failure
     });

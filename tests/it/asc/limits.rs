@@ -26,8 +26,8 @@ fn session_on(
     terms: Terms,
 ) -> (Session, Arc<Meter>) {
     let meter = Arc::new(Meter::default());
-    let credential = credential(simulator, key);
-    (client.session(credential, Arc::clone(&meter), terms), meter)
+    let signer = signer(simulator, key);
+    (client.session(signer, Arc::clone(&meter), terms), meter)
 }
 
 fn scheduled() -> Terms {
@@ -63,7 +63,7 @@ async fn a_session_leaves_the_reserve_to_others() {
             left: left.into(),
         };
         assert_eq!(meter.budget(), Some(budget));
-        let diagnosis = error.diagnosis(session.credential());
+        let diagnosis = error.diagnosis(session.identity());
         let says = format!("and {percent} % are kept for its other users");
         assert!(diagnosis.sentence.contains(&says), "{diagnosis}");
         assert_eq!(diagnosis.code, Code::RateLimited);
@@ -303,7 +303,7 @@ async fn an_upstream_that_fails_for_everybody_is_left_alone() {
     let (session, meter) = session_on(&client, &simulator, 39, scheduled());
     let error = session.fetch_app(APP).await.unwrap_err();
     assert_eq!(requests(&meter), 0);
-    let diagnosis = error.diagnosis(session.credential());
+    let diagnosis = error.diagnosis(session.identity());
     assert_eq!(diagnosis.code, Code::UpstreamUnavailable);
     assert!(
         diagnosis

@@ -50,7 +50,7 @@ async fn read_with(simulator: &Simulator, next: &Value) -> Becomes {
         }
         Err(error) => error,
     };
-    let told = error.diagnosis(session.credential());
+    let told = error.diagnosis(session.identity());
     assert_eq!(told.code, Code::UpstreamUnexpected);
     assert!(told.sentence.chars().count() < 400, "{told}");
     assert_eq!(sent, times, "{error}");
@@ -388,7 +388,7 @@ async fn no_redirect_is_followed() {
             let redirect =
                 matches!(error.failure, Failure::Astray(Astray::Redirect(it)) if it == status);
             assert!(redirect, "{status}: {error}");
-            let told = error.diagnosis(session.credential());
+            let told = error.diagnosis(session.identity());
             assert_eq!(told.code, Code::UpstreamUnexpected);
             assert!(told.sentence.contains(&status.to_string()), "{told}");
             assert_eq!((requests(&meter), raw.heads().len()), (1, 1));

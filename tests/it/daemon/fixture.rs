@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
-    process::Child,
+    process::{Child, Command},
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -127,10 +127,16 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts a daemon with these variables.
     pub(crate) fn spawn(house: &House, variables: &[(&str, &str)]) -> Self {
-        let mut child = house
-            .command(&["run"])
+        let mut command = house.command(&["run"]);
+        command
             .env("CATALOG_SYNC_DAEMON__POLL_MS", "100")
-            .envs(variables.iter().copied())
+            .envs(variables.iter().copied());
+        Self::of(command)
+    }
+
+    /// The daemon that this command starts.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -210,9 +216,14 @@ impl Daemon {
             .collect()
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
         let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+        Pid::from_raw(id).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// Ends it as a crash of the machine does.

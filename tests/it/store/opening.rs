@@ -245,6 +245,7 @@ async fn what_is_no_sqlite_database_is_refused() {
     let file = folder.path().join("notes.txt");
     let notes = "These are notes, and no database. ".repeat(100);
     std::fs::write(&file, &notes).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
 
     let error = open_error(&url_of(&file)).await;
 
