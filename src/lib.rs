@@ -26,6 +26,9 @@ pub mod config;
 pub mod credential;
 pub mod daemon;
 pub mod diagnosis;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod onboard;
 pub mod project;
 pub mod queue;

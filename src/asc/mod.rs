@@ -7,6 +7,8 @@ pub mod breaker;
 mod client;
 mod endpoint;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod groups;
 mod meter;
 mod page;

@@ -146,6 +146,14 @@ impl Vault {
         })
     }
 
+    /// A vault with the master keys of this text.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self {
+            keyring: Keyring::of_text(text),
+        }
+    }
+
     /// The id of the master key that encrypts.
     #[must_use]
     pub fn master_key_id(&self) -> &str {

@@ -15,9 +15,7 @@ const KNOWN_INDIVIDUAL: &str = "AQlrMjAyNjExMjPIycrLzM3Oz9DR0tN1HQe87qWRSxhRcdFu
     VmoMKGVj";
 
 fn vault(text: &str) -> Vault {
-    Vault {
-        keyring: Keyring::of_text(text),
-    }
+    Vault::of_text(text)
 }
 
 fn the_vault() -> Vault {
