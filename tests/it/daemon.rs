@@ -3,7 +3,7 @@
 #[cfg(all(feature = "simulator", feature = "nats", feature = "rabbitmq"))]
 mod brokers;
 #[cfg(feature = "simulator")]
-mod fixture;
+pub(crate) mod fixture;
 mod health;
 #[cfg(feature = "simulator")]
 mod holds;

@@ -28,6 +28,8 @@ mod queue;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod random;
+#[cfg(all(feature = "simulator", feature = "nats", feature = "rabbitmq"))]
+mod secrecy;
 #[cfg(feature = "simulator")]
 mod shipped;
 mod simulation;

@@ -210,9 +210,13 @@ impl Daemon {
             .collect()
     }
 
+    /// The id of its process.
+    pub(crate) fn id(&self) -> i32 {
+        i32::try_from(self.child.id().expect("it runs")).unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+        kill_process(Pid::from_raw(self.id()).unwrap(), signal).unwrap();
     }
 
     /// Ends it as a crash of the machine does.
