@@ -30,6 +30,9 @@ pub mod config;
 pub mod credential;
 pub mod daemon;
 pub mod diagnosis;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod master_keys;
 pub mod onboard;
 pub mod project;

@@ -160,8 +160,8 @@ fn choose(key: &Identity, apps: &[App], wanted: &Wanted) -> Result<Option<App>, 
                 };
                 let sentence = format!(
                     "The bundle id and the App Store ID name different apps: {}, and {}.",
-                    named(found_by_id, &format!("App Store ID {id}")),
-                    named(found_by_bundle, &format!("bundle id {bundle_id}"))
+                    named(found_by_id, &format!("App Store ID {}", shown(id))),
+                    named(found_by_bundle, &format!("bundle id {}", shown(bundle_id)))
                 );
                 Err(Diagnosis::new(Code::AppMismatch, sentence))
             }
@@ -194,6 +194,20 @@ pub fn not_visible(key: &Identity, wanted: &str, apps: Option<&[App]>) -> Diagno
     });
     Diagnosis::new(
         Code::AppNotVisible,
-        format!("App {wanted} is not visible to {key}{seen}."),
+        format!("App {} is not visible to {key}{seen}.", shown(wanted)),
     )
+}
+
+/// What was given as an app's id, as long as it can be one: a private key that was pasted there is not repeated.
+fn shown(id: &str) -> &str {
+    let is_number = id.bytes().all(|byte| byte.is_ascii_digit());
+    let is_bundle_id = id.contains('.')
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+    if is_number || is_bundle_id {
+        id
+    } else {
+        "(neither an App Store ID, which is a number, nor a bundle id such as com.example.app)"
+    }
 }

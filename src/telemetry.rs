@@ -27,6 +27,9 @@ use crate::config::{Format, Log};
 const QUIET: &str = "async_nats=warn,h2=warn,hyper=warn,hyper_util=warn,lapin=warn,reqwest=warn,rustls=warn,sqlx=warn,\
      tokio_cron_scheduler=warn,tower=warn";
 
+/// Traces the frames that are sent to `RabbitMQ`, the one with the password among them. Whatever is asked for, it does not.
+const NEVER: &str = "lapin::frames=warn,lapin::io_loop=warn";
+
 /// What standard error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stderr {
@@ -183,11 +186,13 @@ fn filter(log: &Log, stderr: Stderr, speaks: Speaks) -> Result<EnvFilter, ParseE
         .next_back()
         .unwrap_or(LevelFilter::OFF);
     // Where less than that is wanted, the list would make them louder.
-    if general > LevelFilter::WARN {
-        EnvFilter::builder().parse(format!("{QUIET},{wanted}"))
+    let quiet = if general > LevelFilter::WARN {
+        QUIET
     } else {
-        EnvFilter::builder().parse(wanted)
-    }
+        ""
+    };
+    let never = if wanted.contains("lapin") { NEVER } else { "" };
+    EnvFilter::builder().parse(format!("{quiet},{wanted},{never}"))
 }
 
 #[cfg(test)]
@@ -230,6 +235,8 @@ mod tests {
             tracing::debug!("page read");
             tracing::info!(target: "sqlx::query", "a statement");
             tracing::warn!(target: "sqlx::query", "a slow statement");
+            tracing::trace!(target: "lapin::io_loop", "a frame with a password");
+            tracing::trace!(target: "lapin::channel", "a step");
         });
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -365,6 +372,20 @@ mod tests {
             "sync finished, key refused, a statement, a slow statement"
         );
         assert_eq!(of("warn"), "key refused, a slow statement");
+        assert_eq!(
+            of("warn,lapin=trace"),
+            "key refused, a slow statement, a step"
+        );
+        for all in [
+            "trace,lapin=trace",
+            "trace,lapin::io_loop=trace,lapin=trace",
+        ] {
+            let written = of(all);
+            assert!(
+                written.ends_with("a step") && !written.contains("password"),
+                "{written}"
+            );
+        }
         assert_eq!(of("error"), "");
         assert_eq!(of("off"), "");
         assert_eq!(of("catalog_sync=warn"), "key refused");

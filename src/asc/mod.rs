@@ -9,6 +9,8 @@ mod client;
 mod endpoint;
 mod error;
 mod extent;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod groups;
 mod meter;
 mod page;

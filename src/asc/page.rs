@@ -32,12 +32,12 @@ pub(super) struct Listing {
 }
 
 #[derive(Deserialize)]
-struct Page {
-    data: Vec<Resource>,
+pub(super) struct Page {
+    pub(super) data: Vec<Resource>,
     #[serde(default)]
-    included: Option<Vec<Resource>>,
+    pub(super) included: Option<Vec<Resource>>,
     #[serde(default)]
-    links: Option<Links>,
+    pub(super) links: Option<Links>,
     #[serde(default)]
     meta: Option<Meta>,
 }
@@ -160,7 +160,7 @@ pub(super) async fn read(
 
 /// The URL of a further page: on the origin of the first, under the API's paths, with every parameter of the first that the
 /// server left out and none of them twice.
-fn follow(next: &str, first: &Url) -> Result<Url, Astray> {
+pub(super) fn follow(next: &str, first: &Url) -> Result<Url, Astray> {
     if next.len() > Astray::LONGEST_LINK {
         return Err(Astray::Long);
     }

@@ -18,7 +18,7 @@ const LONGEST_WAIT: Duration = Duration::from_hours(1);
 const SECONDS_DIGITS: usize = 9;
 
 /// Reads `X-Rate-Limit: user-hour-lim:3600;user-hour-rem:3545;` in all the forms seen: absent, sent twice, joined by
-/// commas, with minute limits in it. Of several hourly pairs the one with the least left counts.
+/// commas, with minute limits in it. A limit of 0 says nothing, and no more is left than the limit. Of several hourly pairs the one with the least left counts.
 #[must_use]
 pub fn budget(headers: &HeaderMap) -> Option<Budget> {
     headers
@@ -34,9 +34,11 @@ pub fn budget(headers: &HeaderMap) -> Option<Budget> {
                     .find(|(key, _)| key.trim().eq_ignore_ascii_case(name))
                     .and_then(|(_, number)| number.trim().parse().ok())
             };
+            let limit = number("user-hour-lim").filter(|&limit| limit > 0)?;
+            let left = number("user-hour-rem")?;
             Some(Budget {
-                limit: number("user-hour-lim")?,
-                left: number("user-hour-rem")?,
+                limit,
+                left: left.min(limit),
             })
         })
         .min_by_key(|budget| budget.left)
@@ -131,6 +133,11 @@ mod tests {
             (&["user-hour-lim:3600;user-hour-rem:;"], None),
             (&["user-hour-lim:many;user-hour-rem:9;"], None),
             (&["user-hour-rem:-4;user-hour-lim:3600"], None),
+            (&["user-hour-lim:0;user-hour-rem:0;"], None),
+            (
+                &["user-hour-lim:3600;user-hour-rem:99999;"],
+                Some((3600, 3600)),
+            ),
             (&["garbage"], None),
             (&[""], None),
         ];

@@ -206,7 +206,7 @@ struct Claims<'a> {
     aud: &'static str,
 }
 
-fn mint(signer: &Signer, now: Instant) -> Result<Token, SigningError> {
+pub(super) fn mint(signer: &Signer, now: Instant) -> Result<Token, SigningError> {
     // Whoever comes second finds it installed, and it is the same.
     aws_lc::DEFAULT_PROVIDER.install_default().ok();
     let issued_at = now - BACKDATED;

@@ -208,19 +208,43 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The longest argument that a message may quote, which is a UUID. A longer one may be a private key in the wrong place.
+const LONGEST_QUOTED: usize = 36;
+
+/// As much of a long argument in a message is no accident, as the name of an option would be.
+const PART: usize = 16;
+
+/// Whether the text has a part of a long argument in it.
+fn quotes(text: &str, argument: &str) -> bool {
+    let mut parts = argument.as_bytes().windows(PART);
+    argument.len() > LONGEST_QUOTED
+        && parts.any(|part| text.as_bytes().windows(PART).any(|it| it == part))
+}
+
 /// Tells of a wrong use, or shows the help or version asked for. Not with clap's own exit code for it, 2, which means here that a
 /// decision is needed.
 fn misused(usage: &clap::Error) -> Verdict {
+    let text = usage.to_string();
+    let quotes_long = usage.use_stderr() && std::env::args().any(|it| quotes(&text, &it));
+    let sentence = if quotes_long {
+        format!(
+            "{}: it is long, perhaps a private key, and not shown",
+            usage.kind()
+        )
+    } else {
+        text.trim().trim_start_matches("error: ").to_owned()
+    };
     if usage.use_stderr() && std::env::args().any(|argument| argument == "--json") {
-        let sentence = usage.to_string();
-        let sentence = sentence.trim().trim_start_matches("error: ");
         Output::new(true)
-            .json(&json!({ "error": { "code": "usage", "sentence": redact(sentence) } }))
+            .json(&json!({ "error": { "code": "usage", "sentence": redact(&sentence) } }))
             .ok();
         return Verdict::Failed;
     }
+    if quotes_long {
+        writeln!(anstream::stderr(), "error: {sentence}").ok();
+        return Verdict::Failed;
+    }
     if usage.use_stderr() {
-        // It quotes the arguments, among which a key may have been pasted.
         let text = usage.render().ansi().to_string();
         write!(anstream::stderr(), "{}", redact(&text)).ok();
         Verdict::Failed

@@ -47,6 +47,9 @@ pub(super) async fn answer(
         .map(|Pairs(pairs)| pairs)
         .unwrap_or_default();
     let key_id = auth::claimed_key_id(&head.headers);
+    if let Some(token) = auth::bearer(&head.headers) {
+        server.journal.keep(token);
+    }
     let path = head.uri.path();
     let entry = server.journal.open(Request {
         at: server.clock.now(),

@@ -139,7 +139,8 @@ fn verify_claims(
     Ok(())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token, whatever it is.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers
         .get(AUTHORIZATION)?
         .to_str()

@@ -1,6 +1,6 @@
 //! What was asked, in order, for tests and for people who wonder.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -9,6 +9,9 @@ use tokio::sync::watch;
 
 /// Requests that are remembered; older ones go.
 const MOST_REQUESTS: usize = 100_000;
+
+/// Tokens that are kept; later ones are not.
+const MOST_TOKENS: usize = 10_000;
 
 /// A request to the API (not to the control API).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -53,6 +56,8 @@ struct Book {
     requests: VecDeque<Request>,
     /// The number of the first request that is still here.
     first: u64,
+    /// Kept apart from the requests, which anyone may read.
+    tokens: BTreeSet<String>,
     in_flight: HashMap<Option<String>, Flight>,
 }
 
@@ -95,6 +100,18 @@ impl Journal {
 
     pub(super) fn requests(&self) -> Vec<Request> {
         self.lock().requests.iter().cloned().collect()
+    }
+
+    /// Keeps a token that has come.
+    pub(super) fn keep(&self, token: &str) {
+        let mut book = self.lock();
+        if book.tokens.len() < MOST_TOKENS && !book.tokens.contains(token) {
+            book.tokens.insert(token.to_owned());
+        }
+    }
+
+    pub(super) fn tokens(&self) -> Vec<String> {
+        self.lock().tokens.iter().cloned().collect()
     }
 
     /// Forgets the requests and the peaks; requests in flight go on.

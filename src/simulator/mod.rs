@@ -216,6 +216,12 @@ impl Simulator {
         self.server.journal.requests()
     }
 
+    /// The tokens that came so far, each once, in no order. They are told here alone, for tests that look for them elsewhere.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<String> {
+        self.server.journal.tokens()
+    }
+
     /// Forgets the requests so far.
     pub fn forget_requests(&self) {
         self.server.journal.forget();

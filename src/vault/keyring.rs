@@ -104,11 +104,11 @@ impl Keyring {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn of_text(text: &str) -> Self {
         let place = "a test".to_owned();
         let mut keys = parse(text.as_bytes(), &place)
-            .unwrap()
+            .expect("the text is that of a keyring")
             .into_iter()
             .map(|key| {
                 Arc::new(Placed {
@@ -117,7 +117,7 @@ impl Keyring {
                 })
             });
         Self {
-            first: keys.next().unwrap(),
+            first: keys.next().expect("it has a key"),
             others: keys.collect(),
         }
     }

@@ -222,10 +222,8 @@ impl Vault {
         })
     }
 
-    /// Reads the sources again, when a master key is not at hand: it may have been added meanwhile. A program is not run
-    /// again at once.
-    /// What is at hand stays so, also what
-    /// the sources have no more.
+    /// Reads the sources again, when a master key is not at hand: it may have been added meanwhile. A program is not run again at
+    /// once. What is at hand stays so, also what the sources have no more.
     ///
     /// It may block, for as long as a program takes.
     ///
@@ -255,6 +253,16 @@ impl Vault {
     #[must_use]
     pub fn has(&self, master_key_id: &str) -> bool {
         self.keyring().find(master_key_id).is_some()
+    }
+
+    /// A vault with the master keys of this text.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self {
+            sources: Vec::new(),
+            keyring: RwLock::new(Arc::new(Keyring::of_text(text))),
+            reread_at: Mutex::default(),
+        }
     }
 
     /// The id of the master key that encrypts.

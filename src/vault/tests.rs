@@ -15,11 +15,7 @@ const KNOWN_INDIVIDUAL: &str = "AQlrMjAyNjExMjPIycrLzM3Oz9DR0tN1HQe87qWRSxhRcdFu
     VmoMKGVj";
 
 fn vault(text: &str) -> Vault {
-    Vault {
-        sources: Vec::new(),
-        keyring: RwLock::new(Arc::new(Keyring::of_text(text))),
-        reread_at: Mutex::default(),
-    }
+    Vault::of_text(text)
 }
 
 fn the_vault() -> Vault {

@@ -51,6 +51,8 @@ rm -rf "$folder"
 /// A server.
 pub(crate) struct Broker {
     pub(crate) port: u16,
+    /// Where its data are, until this process ends.
+    pub(crate) folder: PathBuf,
     ready: &'static str,
     orders: ChildStdin,
     log: Mutex<Receiver<String>>,
@@ -108,6 +110,7 @@ impl Broker {
         });
         let broker = Self {
             port: kind.port,
+            folder,
             ready: kind.ready,
             orders,
             log: Mutex::new(log),

@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
 };
 
-use catalog_sync::simulator::{Simulator, State};
+use catalog_sync::simulator::{Options, Simulator, State};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, process::Command};
@@ -82,7 +82,25 @@ impl Answer {
 impl House {
     /// A house whose simulator serves this state; nothing has been run in it.
     pub(crate) async fn bare(state: State, backend: Backend) -> Self {
-        let simulator = Simulator::start(state).await.unwrap();
+        Self::around(Simulator::start(state).await.unwrap(), backend).await
+    }
+
+    /// A bare house whose simulator speaks HTTPS, with its authority in `ca.pem`, and whose catalogs are in this database.
+    pub(crate) async fn over_tls(state: State, store_url: Option<&str>) -> Self {
+        let options = Options {
+            https: true,
+            ..Options::default()
+        };
+        let simulator = Simulator::start_with(state, options).await.unwrap();
+        let mut house = Self::around(simulator, Backend::Sqlite).await;
+        house.write("ca.pem", house.simulator.ca_pem().unwrap());
+        if let Some(store_url) = store_url {
+            store_url.clone_into(&mut house.store_url);
+        }
+        house
+    }
+
+    async fn around(simulator: Simulator, backend: Backend) -> Self {
         let folder = tempfile::tempdir().unwrap();
         simulator.state().write_keys(folder.path()).unwrap();
         let postgres = match backend {
@@ -128,6 +146,11 @@ impl House {
     /// Where the catalogs are.
     pub(crate) fn store_url(&self) -> &str {
         &self.store_url
+    }
+
+    /// The folder in which the binary is run.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {

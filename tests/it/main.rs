@@ -36,6 +36,8 @@ mod rabbitmq;
 mod random;
 #[cfg(feature = "simulator")]
 mod raw;
+#[cfg(all(feature = "simulator", feature = "nats", feature = "rabbitmq"))]
+mod secrecy;
 #[cfg(feature = "simulator")]
 mod shipped;
 mod simulation;

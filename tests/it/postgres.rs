@@ -195,7 +195,7 @@ fn runs_as_root(folder: &Path) -> bool {
 }
 
 /// A program of the server, on the path or where Debian puts it; the newest version there is.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let on_path = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
     let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()

@@ -14,6 +14,11 @@ pub(crate) fn shared() -> &'static Broker {
 
 /// A broker of one's own.
 pub(crate) fn start() -> Broker {
+    start_with("")
+}
+
+/// A broker of one's own, with these lines beside the usual ones in its configuration.
+pub(crate) fn start_with(lines: &str) -> Broker {
     // What is in /usr/sbin wants to be root or the user rabbitmq.
     let server = program(
         "rabbitmq-server",
@@ -39,7 +44,7 @@ finish() {{ kill $epmd; wait $epmd; }}
         server = server.display(),
     );
     let config = format!(
-        "listeners.tcp.1 = 127.0.0.1:{port}\nlog.file = false\nlog.console = true\nlog.console.level = info\n"
+        "listeners.tcp.1 = 127.0.0.1:{port}\nlog.file = false\nlog.console = true\nlog.console.level = info\n{lines}"
     );
     Broker::start(&Kind {
         name: "rabbitmq",

@@ -185,3 +185,37 @@ fn systemd_takes_the_unit_and_finds_it_hardened() {
     assert!(secured.status.success(), "{said}");
     assert!(text.contains("\n[Install]\nWantedBy=multi-user.target\n"));
 }
+
+/// A licence, a source or a crate that `deny.toml` does not allow, and what is known to be vulnerable where the list of that is at
+/// hand.
+#[test]
+fn the_dependencies_are_what_they_may_be() {
+    let deny = |arguments: &[&str]| {
+        Command::new("cargo")
+            .args(["deny", "--offline"])
+            .args(arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap()
+    };
+    if !deny(&["--version"]).status.success() {
+        println!("skipped: there is no cargo-deny ('cargo install cargo-deny --locked')");
+        return;
+    }
+    let assert_clean = |checks: &[&str]| {
+        let checked = deny(&[&["check"], checks].concat());
+        let told = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{told}");
+    };
+    assert_clean(&["bans", "licenses", "sources"]);
+    let home = std::env::var_os("CARGO_HOME").map_or_else(
+        || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+        Into::into,
+    );
+    let databases = ["advisory-dbs", "advisory-db"].map(|folder| home.join(folder));
+    if databases.iter().any(|folder| folder.is_dir()) {
+        assert_clean(&["advisories"]);
+    } else {
+        println!("skipped: advisories, as their list is not at hand ('cargo deny fetch' gets it)");
+    }
+}
