@@ -35,7 +35,7 @@ pub enum Error {
         /// The master keys at hand.
         at_hand: Vec<String>,
     },
-    /// The master key encrypts.
+    /// The master key is the first.
     #[error(
         "the master key '{0}' is the one that encrypts: 'catalog-sync master-key rotate ID' puts another first"
     )]
@@ -82,12 +82,12 @@ fn wrong(key: MasterKey) -> Error {
     vault::Error::WrongMasterKey { id, place }.into()
 }
 
-/// Whether keys were sealed with a key of this id and the one at hand opens none of them.
+/// Whether keys were sealed with a key of this id and the one at hand opens none of them. If it is but one key, that may be damaged.
 async fn opens_none(vault: &Vault, store: &dyn Store, key: &MasterKey) -> Result<bool, Error> {
     let sealed = store
         .list_sealed(SealedWith::This(&key.id), None, TRIED)
         .await?;
-    Ok(!sealed.is_empty()
+    Ok(sealed.len() > 1
         && sealed
             .iter()
             .all(|(project, sealed)| vault.reseal(project, sealed).is_err()))
@@ -130,13 +130,14 @@ pub struct Rotated {
 ///
 /// # Errors
 ///
-/// When the database fails, or the first master key was retired.
+/// When the database fails, or [`store::Error::MasterKeyRetired`].
 pub async fn rotate(
     vault: &Vault,
     store: &dyn Store,
     mut progress: impl FnMut(u64),
 ) -> Result<Rotated, Error> {
     let first = vault.master_key_id();
+    refuse_retired(store, &first).await?;
     let mut rotated = Rotated::default();
     loop {
         let (mut after, mut lost_races) = (None, false);
@@ -170,14 +171,30 @@ pub async fn rotate(
     }
 }
 
+/// Fails when nothing may be sealed with a master key.
+///
+/// # Errors
+///
+/// [`store::Error::MasterKeyRetired`].
+pub async fn refuse_retired(store: &dyn Store, id: &str) -> Result<(), store::Error> {
+    let known = store.list_master_keys().await?;
+    let is_retired = |known: &KnownMasterKey| known.id == id && known.retired_at.is_some();
+    if known.iter().any(is_retired) {
+        return Err(store::Error::MasterKeyRetired(id.to_owned()));
+    }
+    Ok(())
+}
+
 /// Says for good that nothing may be sealed with a master key.
 ///
 /// # Errors
 ///
-/// [`Error::Encrypts`], [`store::Error::MasterKeyInUse`] or [`store::Error::UnknownMasterKey`].
+/// [`Error::Encrypts`], [`store::Error::MasterKeyInUse`], [`store::Error::UnknownMasterKey`], or
+/// [`store::Error::MasterKeyRetired`] of the first one, in whose favour it would be.
 pub async fn retire(vault: &Vault, store: &dyn Store, id: &str, now: Instant) -> Result<(), Error> {
     if vault.master_key_id() == id {
         return Err(Error::Encrypts(id.to_owned()));
     }
+    refuse_retired(store, &vault.master_key_id()).await?;
     Ok(store.retire_master_key(id, now).await?)
 }

@@ -11,7 +11,7 @@ use super::{
     client::Session,
     endpoint,
     error::{Error, Failure},
-    page,
+    page::{self, Room},
     resource::{Linked, Resource},
 };
 use crate::catalog::{Entry, Kind};
@@ -38,7 +38,8 @@ impl Session {
     async fn read_groups(&self, app_id: &str) -> Result<Groups, Error> {
         let url = endpoint::SUBSCRIPTION_GROUPS.url(self.base_url(), app_id);
         let torn = |why| Error::new(url.path(), Failure::Torn(why));
-        let listing = page::read(self, &endpoint::SUBSCRIPTION_GROUPS, app_id).await?;
+        let listing =
+            page::read(self, &endpoint::SUBSCRIPTION_GROUPS, app_id, &Room::new()).await?;
         let mut included: HashMap<String, Resource> = listing
             .included
             .into_iter()
@@ -66,8 +67,10 @@ impl Session {
         {
             return Err(torn(format!("subscription {id} came, and no group has it")));
         }
+        // However many groups were cut, their lists share what one may take.
+        let room = Room::new();
         let paged = future::try_join_all(cut.into_iter().map(async |(group, linked)| {
-            let resources = self.list(&endpoint::SUBSCRIPTIONS, group).await?;
+            let resources = self.list(&endpoint::SUBSCRIPTIONS, group, &room).await?;
             match disagreement(&linked, &resources) {
                 None => Ok(within(group, resources)),
                 Some(why) => Err(torn(format!("of group {group}, {why}"))),

@@ -32,6 +32,7 @@ pub use self::{
 };
 use self::{
     endpoint::Endpoint,
+    page::Room,
     resource::{GracePeriodLink, Resource},
 };
 use crate::{
@@ -53,7 +54,7 @@ impl Session {
     /// # Errors
     /// When the list could not be read to its end.
     pub async fn fetch_apps(&self) -> Result<Vec<App>, Error> {
-        let listing = self.list(&endpoint::APPS, "").await?;
+        let listing = self.list(&endpoint::APPS, "", &Room::new()).await?;
         Ok(listing.into_iter().map(Resource::into_app).collect())
     }
 
@@ -114,7 +115,9 @@ impl Session {
     /// # Errors
     /// When the list could not be read to its end.
     pub async fn fetch_in_app_purchases(&self, app_id: &str) -> Result<Vec<Entry>, Error> {
-        let listing = self.list(&endpoint::IN_APP_PURCHASES, app_id).await?;
+        let listing = self
+            .list(&endpoint::IN_APP_PURCHASES, app_id, &Room::new())
+            .await?;
         Ok(listing
             .into_iter()
             .map(|resource| resource.into_entry(Kind::InAppPurchase))
@@ -166,8 +169,14 @@ impl Session {
         self.get::<serde::de::IgnoredAny>(&url).await.map(drop)
     }
 
-    async fn list(&self, endpoint: &Endpoint, id: &str) -> Result<Vec<Resource>, Error> {
-        let listing = page::read_again_if_torn(|| Box::pin(page::read(self, endpoint, id))).await?;
+    async fn list(
+        &self,
+        endpoint: &Endpoint,
+        id: &str,
+        room: &Room,
+    ) -> Result<Vec<Resource>, Error> {
+        let listing =
+            page::read_again_if_torn(|| Box::pin(page::read(self, endpoint, id, room))).await?;
         Ok(listing.data)
     }
 }

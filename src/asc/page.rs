@@ -4,9 +4,12 @@
 //! origin alone. A cursor is an offset in disguise, so a listing that moved while it was read shows as a repeated id or a
 //! count that differs from `total`, and is read again.
 
-use futures_util::future::BoxFuture;
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
+use futures_util::future::BoxFuture;
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -77,11 +80,55 @@ pub(super) async fn read_again_if_torn<'a, T>(
     }
 }
 
+/// What is left of the memory that listings may take together.
+pub(super) struct Room(AtomicUsize);
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(AtomicUsize::new(Limit::MEMORY))
+    }
+
+    fn left(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes so much, or all there is when another listing was faster; says how much.
+    fn take(&self, memory: usize) -> usize {
+        let rest = |left: usize| Some(left.saturating_sub(memory));
+        let before = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+        // It is a value in any case: the closure never refuses.
+        let (Ok(before) | Err(before)) = before;
+        before.min(memory)
+    }
+
+    fn give_back(&self, memory: usize) {
+        self.0.fetch_add(memory, Ordering::Relaxed);
+    }
+}
+
 /// Reads all pages of a list once.
 pub(super) async fn read(
     session: &Session,
     endpoint: &Endpoint,
     id: &str,
+    room: &Room,
+) -> Result<Listing, Error> {
+    let mut taken = 0;
+    let result = read_pages(session, endpoint, id, room, &mut taken).await;
+    if result.is_err() {
+        room.give_back(taken);
+    }
+    result
+}
+
+async fn read_pages(
+    session: &Session,
+    endpoint: &Endpoint,
+    id: &str,
+    room: &Room,
+    taken: &mut usize,
 ) -> Result<Listing, Error> {
     let first = endpoint.url(session.base_url(), id);
     let fail = |failure| Error::new(first.path(), failure);
@@ -95,14 +142,13 @@ pub(super) async fn read(
     let mut visited = HashSet::new();
     let mut total = None;
     let mut url = first.clone();
-    let mut room = Limit::MEMORY;
     for _ in 0..Limit::PAGES {
-        let got = session.get_within(&url, room).await?;
+        let got = session.get_within(&url, room.left()).await?;
         let Decoded::<Page> {
             document: page,
             memory,
         } = got;
-        room = room.saturating_sub(memory);
+        *taken += room.take(memory);
         match (total, page.meta.as_ref().and_then(Meta::total)) {
             (Some(before), Some(now)) if before != now => {
                 return torn(format!("its total went from {before} to {now}"));

@@ -1,6 +1,7 @@
 //! What signs the tokens of one key.
 //!
-//! What must hold: no key is kept open. It is there for the length of one signature, some minutes apart.
+//! What must hold: no key is kept open. It is there for the length of one signature, some minutes apart, and for that of one hash when a
+//! session begins: sessions of the same key share a token, and ciphertexts do not tell which are the same.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{
     Verdict,
     output::{BOLD, GREEN, Output, RED, ago, counted, or_dash},
-    wiring::Wiring,
+    wiring::{Wiring, plainly},
 };
 use crate::{
     clock::{self, Instant},
@@ -29,7 +29,7 @@ pub(super) enum Command {
         /// Put this master key first before that
         id: Option<String>,
     },
-    /// Say that nothing is sealed with a master key any more, and take it out of the master key file
+    /// Say that nothing is sealed with a master key any more, and make a comment of it in the master key file
     Retire {
         /// The master key
         id: String,
@@ -168,6 +168,7 @@ async fn rotate(id: Option<&str>, wiring: &Wiring, output: &Output) -> anyhow::R
     let store = wiring.store().await?;
     let mut vault = wiring.vault(&*store).await?;
     if let Some(id) = id.filter(|id| *id != vault.master_key_id()) {
+        master_keys::refuse_retired(&*store, id).await?;
         put_first(id, &vault.master_keys()?, wiring)?;
         vault = wiring.vault(&*store).await?;
         anyhow::ensure!(
@@ -179,7 +180,7 @@ async fn rotate(id: Option<&str>, wiring: &Wiring, output: &Output) -> anyhow::R
     let bar = progress(to_do(&*store, &first).await?, output);
     let rotated = master_keys::rotate(&vault, &*store, |done| bar.inc(done)).await;
     bar.finish_and_clear();
-    let rotated = rotated?;
+    let rotated = rotated.map_err(plainly)?;
     output.say(format_args!(
         "{GREEN}sealed{GREEN:#} {} with {BOLD}{first}{BOLD:#}",
         counted(rotated.resealed, "API key")
@@ -258,22 +259,25 @@ fn progress(length: u64, output: &Output) -> ProgressBar {
 async fn retire(id: &str, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
     let store = wiring.store().await?;
     let vault = wiring.vault(&*store).await?;
-    master_keys::retire(&vault, &*store, id, clock::now()).await?;
+    master_keys::retire(&vault, &*store, id, clock::now())
+        .await
+        .map_err(plainly)?;
     let file = wiring.config.vault.file();
     let removed = match file {
-        Some(file) => vault::remove(file, id)?,
+        Some(file) => vault::retire(file, id, clock::now())?,
         None => false,
     };
     output.say(format_args!(
         "{GREEN}retired{GREEN:#} {BOLD}{id}{BOLD:#}: nothing is sealed with it, and nothing will be"
     ))?;
     output.say(match file {
-        Some(file) if removed => format!("It was taken out of {}.", file.display()),
-        _ => "Take it out where it is kept.".to_owned(),
+        Some(file) if removed => {
+            let file = file.display();
+            format!("In {file} it is a comment now, for backups of the database that need it.")
+        }
+        _ => "Take it out where it is kept, or that place out of vault.master_keys; keep a copy for backups that need it."
+            .to_owned(),
     })?;
-    output.say(
-        "Keep a copy in a safe place as long as you keep backups of the database from before.",
-    )?;
     output.json(&json!({ "id": id, "removed_from": file.filter(|_| removed) }))?;
     Ok(Verdict::Done)
 }

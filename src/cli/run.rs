@@ -9,7 +9,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, output::Output, wiring::Wiring};
+use super::{
+    Verdict,
+    output::Output,
+    wiring::{Wiring, plainly},
+};
 use crate::{
     clock,
     config::{self, Config},
@@ -184,11 +188,13 @@ async fn patiently(wiring: &Wiring) -> anyhow::Result<Engine> {
     let mut patience = Patience::default();
     let mut told = false;
     loop {
-        match wiring.engine().await {
-            Ok(engine) => {
-                tell_missing_master_keys(&engine).await?;
-                return Ok(engine);
-            }
+        let ready = async {
+            let engine = wiring.engine().await?;
+            tell_missing_master_keys(&engine).await?;
+            anyhow::Ok(engine)
+        };
+        match ready.await {
+            Ok(engine) => return Ok(engine),
             Err(error) if matches!(error.downcast_ref(), Some(store::Error::Unavailable(_))) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::error!(
@@ -207,7 +213,8 @@ async fn patiently(wiring: &Wiring) -> anyhow::Result<Engine> {
 
 /// A master key that some of the keys need, and is not at hand, is told; with none that any needs there is nothing to do.
 async fn tell_missing_master_keys(engine: &Engine) -> anyhow::Result<()> {
-    for missing in master_keys::missing(&engine.vault, &*engine.store).await? {
+    let missing = master_keys::missing(&engine.vault, &*engine.store).await;
+    for missing in missing.map_err(plainly)? {
         tracing::error!(
             event = "master_key.missing",
             id = missing.id,

@@ -193,7 +193,9 @@ impl Wiring {
     /// The master keys, once they are found to be those that the database knows.
     pub(super) async fn vault(&self, store: &dyn Store) -> anyhow::Result<Vault> {
         let vault = self.open_vault().await?;
-        master_keys::check(&vault, store, clock::now()).await?;
+        master_keys::check(&vault, store, clock::now())
+            .await
+            .map_err(plainly)?;
         Ok(vault)
     }
 
@@ -246,6 +248,15 @@ impl Wiring {
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
         })
+    }
+}
+
+/// The error itself, by which its code and what to do about it are found.
+pub(super) fn plainly(error: master_keys::Error) -> anyhow::Error {
+    match error {
+        master_keys::Error::Store(error) => error.into(),
+        master_keys::Error::Vault(error) => error.into(),
+        other => other.into(),
     }
 }
 

@@ -586,6 +586,14 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     })
 }
 
+/// The names of the variables that set this configuration, passwords among them.
+pub(crate) fn own_variables() -> impl Iterator<Item = OsString> {
+    std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        name.as_encoded_bytes()
+            .starts_with(settings::PREFIX.as_bytes())
+    })
+}
+
 /// One variable of the environment.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)

@@ -12,7 +12,7 @@ use toml::{
 use super::{Config, validate};
 
 /// What variables of ours begin with.
-const PREFIX: &str = "CATALOG_SYNC_";
+pub(super) const PREFIX: &str = "CATALOG_SYNC_";
 
 /// Where a value came from.
 enum Origin {

@@ -1,7 +1,7 @@
 //! Takes out of a text what looks like a secret, as the last thing before it is written.
 //!
 //! It is a net under code that writes no secrets: whatever a dependency or a defect says, a PEM block, the bare base64 of a
-//! private key, a token, an `Authorization` and a password in a URL stay here.
+//! private key, a master key, a token, an `Authorization` and a password in a URL stay here.
 //!
 //! What must hold: it takes time in proportion to the text; no bytes make it panic; a text without secrets is passed on as it is,
 //! without a copy; a line of JSON stays one.

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     Error,
     keyring::{KEY_LEN, parse},
-    source::read_file,
+    source::{MAX_BYTES, read_file},
 };
 use crate::clock::Instant;
 
@@ -73,20 +73,6 @@ pub fn add(path: &Path, now: Instant) -> Result<String, Error> {
 ///
 /// As [`add`].
 pub fn promote(path: &Path, id: &str) -> Result<bool, Error> {
-    move_line(path, id, |key, content| push(content, key))
-}
-
-/// Takes a key out. Gives false when it is not in the file.
-///
-/// # Errors
-///
-/// As [`add`].
-pub fn remove(path: &Path, id: &str) -> Result<bool, Error> {
-    move_line(path, id, |_, _| {})
-}
-
-/// Takes the line of a key out, and puts what `place` makes of it before the first key.
-fn move_line(path: &Path, id: &str, place: impl Fn(&[u8], &mut Vec<u8>)) -> Result<bool, Error> {
     let mut found = false;
     change(path, |lines, content| {
         let key = lines.iter().find(|line| is_key_of(line, id));
@@ -94,7 +80,7 @@ fn move_line(path: &Path, id: &str, place: impl Fn(&[u8], &mut Vec<u8>)) -> Resu
         let first = lines.iter().position(|line| is_key(line));
         for (index, line) in lines.iter().enumerate() {
             if let Some(key) = key.filter(|_| Some(index) == first) {
-                place(key, content);
+                push(content, key);
             }
             if !is_key_of(line, id) {
                 push(content, line);
@@ -102,6 +88,27 @@ fn move_line(path: &Path, id: &str, place: impl Fn(&[u8], &mut Vec<u8>)) -> Resu
         }
     })?;
     Ok(found)
+}
+
+/// Makes a comment of a key's line: it is no key of the file any more, and not lost for backups that need it. Gives false when it is
+/// not in the file, or is its only key.
+///
+/// # Errors
+///
+/// As [`add`].
+pub fn retire(path: &Path, id: &str, now: Instant) -> Result<bool, Error> {
+    let mut retired = false;
+    change(path, |lines, content| {
+        retired = lines.iter().any(|line| is_key_of(line, id))
+            && lines.iter().filter(|line| is_key(line)).count() > 1;
+        for line in lines {
+            if retired && is_key_of(line, id) {
+                content.extend_from_slice(now.format("# retired %Y-%m-%d ").to_string().as_bytes());
+            }
+            push(content, line);
+        }
+    })?;
+    Ok(retired)
 }
 
 fn is_key(line: &[u8]) -> bool {
@@ -152,8 +159,16 @@ fn change(path: &Path, edit: impl FnOnce(&[&[u8]], &mut Vec<u8>)) -> Result<(), 
         _ => io(source),
     })?;
     let old = File::open(path).map_err(io)?;
-    flock(&old, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| io(io::Error::other("another command changes it just now")))?;
+    flock(&old, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        io(io::Error::other(format!(
+            "perhaps another command changes it just now: {error}"
+        )))
+    })?;
+    let metadata = old.metadata().map_err(io)?;
+    let now = fs::metadata(path).map_err(io)?;
+    if (now.dev(), now.ino()) != (metadata.dev(), metadata.ino()) {
+        return Err(io(io::Error::other("another command has just changed it")));
+    }
     let content = read_file(path)?;
     let place = path.display().to_string();
     parse(&content, &place)?;
@@ -168,8 +183,11 @@ fn change(path: &Path, edit: impl FnOnce(&[&[u8]], &mut Vec<u8>)) -> Result<(), 
         });
     }
 
+    if changed.len() > MAX_BYTES {
+        return Err(io(io::Error::other("it would be larger than 64 KiB")));
+    }
+
     let beside = beside(path);
-    let metadata = old.metadata().map_err(io)?;
     let written = new_file(&beside).and_then(|mut file| {
         file.write_all(&changed)?;
         let made = file.metadata()?;

@@ -42,7 +42,7 @@ impl Keyring {
         let mut keys: Vec<Placed> = Vec::new();
         for source in sources {
             let place = source.place();
-            for key in parse(&source.read()?, &place)? {
+            for key in parse(&source.read(sources)?, &place)? {
                 // While keys move from one source to another, both have them.
                 match keys.iter().find(|other| other.key.id == key.id) {
                     None => keys.push(Placed {
@@ -69,15 +69,23 @@ impl Keyring {
         })
     }
 
-    /// This one, with what only an earlier one had: a run under way may still need it.
-    pub(super) fn keeping(mut self, earlier: &Self) -> Self {
-        let only_earlier: Vec<_> = earlier
-            .all()
-            .filter(|placed| self.find(&placed.key.id).is_none())
-            .cloned()
-            .collect();
+    /// This one, with what only an earlier one had: a run under way may still need it. Another key of an id that was there is refused.
+    pub(super) fn keeping(mut self, earlier: &Self) -> Result<Self, Error> {
+        let mut only_earlier = Vec::new();
+        for before in earlier.all() {
+            match self.all().find(|now| now.key.id == before.key.id) {
+                None => only_earlier.push(Arc::clone(before)),
+                Some(now) if now.key.check_value()? == before.key.check_value()? => {}
+                Some(now) => {
+                    return Err(Error::Contradiction {
+                        id: before.key.id.clone(),
+                        places: [format!("{} before", before.place), now.place.clone()],
+                    });
+                }
+            }
+        }
         self.others.extend(only_earlier);
-        self
+        Ok(self)
     }
 
     /// The key that encrypts.

@@ -42,7 +42,7 @@ use crate::{
     project::{ProjectId, SealedKey},
 };
 
-pub use file::{add, create, promote, remove};
+pub use file::{add, create, promote, retire};
 use keyring::Keyring;
 pub use source::{InvalidSource, Source};
 
@@ -243,8 +243,10 @@ impl Vault {
         if self.has(master_key_id) || (runs_a_program && was_just_now) {
             return Ok(());
         }
+        let read = Keyring::load(&self.sources);
+        // Not from when it began: a program may take long.
         *reread_at = Some(Instant::now());
-        let keyring = Arc::new(Keyring::load(&self.sources)?.keeping(&self.keyring()));
+        let keyring = Arc::new(read?.keeping(&self.keyring())?);
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
         Ok(())
     }

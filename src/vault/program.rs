@@ -1,16 +1,19 @@
 //! The output of a program, such as one that asks a key management service.
 
 use std::{
-    io::Read as _,
+    io::{self, Read as _},
+    os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
 use super::source::MAX_BYTES;
+use crate::telemetry::redact;
 
 /// How long the program may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,20 +24,31 @@ const TOLD: u64 = 200;
 
 /// Runs a program without a shell, and gives what it writes to its standard output.
 ///
-/// It is not given what this process reads, and its standard error is told only when it fails.
-pub(super) fn output_of(words: &[String]) -> Result<Zeroizing<Vec<u8>>, String> {
+/// It is not given what this process reads, nor these variables nor those of catalog-sync, in which secrets may be. Its standard
+/// error is told only when it fails.
+pub(super) fn output_of(words: &[String], withheld: &[&str]) -> Result<Zeroizing<Vec<u8>>, String> {
     let (program, arguments) = words.split_first().ok_or("it names no program")?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0);
+    for name in crate::config::own_variables() {
+        command.env_remove(name);
+    }
+    for name in withheld {
+        command.env_remove(name);
+    }
+    let mut child = command
         .spawn()
         .map_err(|error| format!("it cannot be started ({error})"))?;
     let result = wait(&mut child, PATIENCE);
     if result.is_err() {
-        // It may have ended by itself; then there is nothing to end.
-        drop(child.kill());
+        // With what it started. It may have ended by itself; then there is nothing to end.
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        group.and_then(|group| kill_process_group(group, Signal::KILL).ok());
         drop(child.wait());
     }
     result
@@ -42,7 +56,7 @@ pub(super) fn output_of(words: &[String]) -> Result<Zeroizing<Vec<u8>>, String> 
 
 fn wait(child: &mut Child, patience: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
     let until = Instant::now() + patience;
-    let (Some(mut stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+    let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("its output cannot be read".to_owned());
     };
     let (send, output) = mpsc::channel();
@@ -59,7 +73,9 @@ fn wait(child: &mut Child, patience: Duration) -> Result<Zeroizing<Vec<u8>>, Str
     let (send, said) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        let read = stderr.take(TOLD).read_to_end(&mut bytes);
+        let read = (&mut stderr).take(TOLD).read_to_end(&mut bytes);
+        // The rest is read too, and not kept: a pipe that nobody reads would stop or end the program.
+        let read = read.and_then(|_| io::copy(&mut stderr, &mut io::sink()));
         drop(send.send(read.map(|_| bytes)));
     });
 
@@ -89,7 +105,8 @@ fn wait(child: &mut Child, patience: Duration) -> Result<Zeroizing<Vec<u8>>, Str
 
 fn failure(status: ExitStatus, said: Option<&[u8]>) -> String {
     let said = String::from_utf8_lossy(said.unwrap_or_default());
-    let said: String = said
+    // A program that traces its steps says what it is to print.
+    let said: String = redact(&said)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
@@ -109,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_a_program_writes_is_taken() {
-        let output = output_of(&words(&["echo", "a b", "c"])).unwrap();
+        let output = output_of(&words(&["echo", "a b", "c"]), &[]).unwrap();
         assert_eq!(&output[..], b"a b c\n");
     }
 
@@ -124,9 +141,27 @@ mod tests {
             ),
             (&["head", "-c", "70000", "/dev/zero"], "more than 64 KiB"),
         ] {
-            let why = output_of(&words(program)).unwrap_err();
+            let why = output_of(&words(program), &[]).unwrap_err();
             assert!(why.contains(told), "{why}");
         }
+    }
+
+    #[test]
+    fn a_program_may_say_much_beside_what_it_prints() {
+        let script = "head -c 300000 /dev/zero | tr '\\0' x >&2; echo done";
+        let output = output_of(&words(&["sh", "-c", script]), &[]).unwrap();
+        assert_eq!(&output[..], b"done\n");
+    }
+
+    #[test]
+    fn a_master_key_that_a_program_traces_is_not_told() {
+        let key = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let script = format!("set -x; KEY={key}; false");
+        let why = output_of(&words(&["sh", "-c", &script]), &[]).unwrap_err();
+        assert!(
+            why.contains("[redacted]") && !why.contains("AAECAw"),
+            "{why}"
+        );
     }
 
     #[test]

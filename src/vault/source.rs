@@ -106,8 +106,8 @@ impl Source {
         }
     }
 
-    /// The text that it holds.
-    pub(super) fn read(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+    /// The text that it holds; a program is not given the variables that are among all sources.
+    pub(super) fn read(&self, all: &[Self]) -> Result<Zeroizing<Vec<u8>>, Error> {
         match self {
             Self::File(path) => read_file(path),
             Self::Credential(name) => {
@@ -123,10 +123,19 @@ impl Source {
                 }
                 Ok(bytes)
             }
-            Self::Command(words) => program::output_of(words).map_err(|why| Error::Command {
-                place: self.place(),
-                why,
-            }),
+            Self::Command(words) => {
+                let variables: Vec<&str> = all
+                    .iter()
+                    .filter_map(|source| match source {
+                        Self::Variable(name) => Some(&**name),
+                        Self::File(_) | Self::Credential(_) | Self::Command(_) => None,
+                    })
+                    .collect();
+                program::output_of(words, &variables).map_err(|why| Error::Command {
+                    place: self.place(),
+                    why,
+                })
+            }
         }
     }
 }

@@ -90,7 +90,7 @@ async fn a_new_database_is_its_owners_alone_however_the_umask_is() {
         .arg(own.as_std().get_program())
         .current_dir(house.path(""))
         .env("CATALOG_SYNC_STORE__URL", "sqlite:other.db")
-        .env("CATALOG_SYNC_VAULT__MASTER_KEY_FILE", "other.key")
+        .env("CATALOG_SYNC_VAULT__MASTER_KEYS", "file:other.key")
         .output()
         .await
         .unwrap();

@@ -223,10 +223,13 @@ fn a_key_that_is_added_decrypts_and_one_that_is_promoted_encrypts() {
         "{text}"
     );
 
-    assert!(vault::remove(&path, "old").unwrap());
-    assert!(!vault::remove(&path, "old").unwrap());
+    assert!(vault::retire(&path, "old", now()).unwrap());
+    assert!(!vault::retire(&path, "old", now()).unwrap());
     assert!(!vault::promote(&path, "old").unwrap());
     assert_eq!(open(&path).unwrap().master_key_ids(), [&new, "older"]);
+    let text = fs::read_to_string(&path).unwrap();
+    let comment = format!("\n# retired 2026-11-23 old:{KEY}\n");
+    assert!(text.contains(&comment), "it is not lost: {text}");
     let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o400, "the mode stays");
     let names: Vec<_> = fs::read_dir(folder.path())
@@ -240,10 +243,7 @@ fn a_key_that_is_added_decrypts_and_one_that_is_promoted_encrypts() {
 fn the_last_key_stays_and_a_link_stays_a_link() {
     let folder = folder();
     let path = file(&folder, format!("a:{KEY}\n"), 0o600);
-    assert!(matches!(
-        vault::remove(&path, "a"),
-        Err(Error::Empty { .. })
-    ));
+    assert!(!vault::retire(&path, "a", now()).unwrap());
     assert_eq!(open(&path).unwrap().master_key_ids(), ["a"]);
 
     let link = folder.path().join("link.key");
@@ -285,9 +285,19 @@ fn a_key_that_was_added_meanwhile_is_found_when_it_is_needed() {
     assert!(vault.has(&new) && vault.has("a"));
 
     // A run under way may still need what was retired meanwhile.
-    assert!(vault::promote(&path, &new).unwrap() && vault::remove(&path, "a").unwrap());
+    assert!(vault::promote(&path, &new).unwrap() && vault::retire(&path, "a", now()).unwrap());
     let newer = vault::add(&path, now()).unwrap();
     vault.look_for(&newer).unwrap();
+    assert_eq!(vault.master_key_ids(), [&new, &newer, "a"]);
+
+    // Another key of an id that is in use takes nothing's place.
+    let text = fs::read_to_string(&path).unwrap();
+    let wrong = text
+        .replace("# retired 2026-11-23 a:", "a:")
+        .replace(KEY, OTHER);
+    fs::write(&path, wrong).unwrap();
+    let error = vault.look_for("another").unwrap_err();
+    assert!(matches!(error, Error::Contradiction { .. }), "{error}");
     assert_eq!(vault.master_key_ids(), [&new, &newer, "a"]);
 
     fs::write(&path, "nonsense").unwrap();

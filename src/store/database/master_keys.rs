@@ -11,7 +11,7 @@ pub(super) async fn list(connection: &mut Connection) -> Result<Vec<KnownMasterK
     let rows = sqlx::query::<Db>(
         "select m.master_key_id, c.check_value, m.api_keys, m.first_seen_at, m.retired_at
          from master_keys m left join master_key_checks c on c.id = m.master_key_id
-         order by m.first_seen_at, m.master_key_id",
+         order by m.first_seen_at is null, m.first_seen_at, m.master_key_id",
     )
     .fetch_all(connection)
     .await?;

@@ -42,7 +42,9 @@ impl Iterator for Scan<'_> {
                 b'a' | b'A' => field(self.bytes, self.at, b"authorization", b":="),
                 b'b' | b'B' => bearer(self.bytes, self.at),
                 b'p' | b'P' => field(self.bytes, self.at, b"password", b"="),
-                b':' => self.password_in_url(),
+                b':' => self
+                    .password_in_url()
+                    .or_else(|| master_key(self.bytes, self.at)),
                 _ => None,
             };
             if let Some(found) = found {
@@ -122,6 +124,23 @@ impl<'a> Scan<'a> {
         let is_marked = bytes.get(found.clone()) == Some(MARK.as_bytes());
         (!found.is_empty() && !is_marked).then_some(found)
     }
+}
+
+/// What follows the id in a line of a master key file: the base64 of 32 bytes, and nothing more.
+fn master_key(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
+    const DIGITS: usize = 43;
+    let before = byte(bytes, colon.checked_sub(1)?);
+    let start = colon + 1;
+    let end = start + DIGITS;
+    let digits = bytes.get(start..end)?;
+    let fits = (before.is_ascii_lowercase() || before.is_ascii_digit())
+        && digits
+            .iter()
+            .all(|&digit| is_base64(digit) && digit != b'=')
+        && byte(bytes, end) == b'='
+        && byte(bytes, end + 1) != b'='
+        && !is_base64(byte(bytes, end + 1));
+    fits.then_some(start..end + 1)
 }
 
 fn is_nats(bytes: &[u8], colon: usize) -> bool {

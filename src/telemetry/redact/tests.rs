@@ -22,6 +22,10 @@ fn pem(newline: &str) -> String {
 
 /// Fields and URLs with a secret, and what is left of them.
 const FIELDS: &[(&str, &str)] = &[
+    (
+        "+ KEY=k2026-1:canaryABCDEFGHIJKLMNOPQRSTUVWXYZ+/012345678=",
+        "+ KEY=k2026-1:[redacted]",
+    ),
     ("Authorization: Bearer canary", "Authorization: [redacted]"),
     ("authorization=Bearer canary", "authorization=[redacted]"),
     (
