@@ -190,15 +190,21 @@ async fn rotate(id: Option<&str>, wiring: &Wiring, output: &Output) -> anyhow::R
             "{RED}left{RED:#}   {project}: {error}; 'catalog-sync project set-key {project}' replaces it"
         ))?;
     }
-    let others: Vec<String> = store
-        .list_master_keys()
-        .await?
-        .into_iter()
+    let known = store.list_master_keys().await?;
+    let since = |id: &str| known.iter().find(|known| known.id == id)?.first_seen_at;
+    // One that is newer was added to come after the first.
+    let (newer, unused): (Vec<_>, Vec<_>) = known
+        .iter()
         .filter(|known| known.id != first && known.api_keys == 0 && known.retired_at.is_none())
         .filter(|known| vault.has(&known.id))
-        .map(|known| known.id)
-        .collect();
-    for id in &others {
+        .map(|known| &*known.id)
+        .partition(|id| since(id) > since(&first));
+    for id in &newer {
+        output.say(format_args!(
+            "{first} is still the first; to change to {id}: catalog-sync master-key rotate {id}"
+        ))?;
+    }
+    for id in &unused {
         output.say(format_args!(
             "Nothing is sealed with {id} any more: catalog-sync master-key retire {id}"
         ))?;
@@ -209,7 +215,7 @@ async fn rotate(id: Option<&str>, wiring: &Wiring, output: &Output) -> anyhow::R
         .map(|(project, error)| json!({ "project": project, "error": error.to_string() }))
         .collect();
     output.json(&json!({
-        "id": first, "resealed": rotated.resealed, "failed": failed, "unused": others,
+        "id": first, "resealed": rotated.resealed, "failed": failed, "unused": unused,
     }))?;
     Ok(if rotated.failed.is_empty() {
         Verdict::Done

@@ -3,6 +3,7 @@
 use std::{
     fs::OpenOptions,
     io::{ErrorKind, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -12,12 +13,12 @@ use serde_json::{Map, Value, json};
 use super::{
     Verdict,
     output::{BOLD, GREEN, Output, RED, counted},
-    wiring::Wiring,
+    wiring::{Wiring, plainly},
 };
 use crate::{
     clock, config,
     diagnosis::{Code, Retry},
-    store, vault,
+    master_keys, store, vault,
 };
 
 /// What `init` found missing and made.
@@ -57,7 +58,12 @@ pub(super) async fn make_missing(
     } else {
         wiring.vault(&*store).await?;
     }
-    let config = match OpenOptions::new().write(true).create_new(true).open(file) {
+    let config = match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+    {
         Ok(mut new) => new
             .write_all(config::REFERENCE.as_bytes())
             .with_context(|| format!("{} cannot be written", file.display()))
@@ -139,11 +145,11 @@ pub(super) async fn check_config(wiring: &Wiring, output: &Output) -> anyhow::Re
         .map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
     let database = wiring.check_store().await;
     let master_keys = match database {
-        Ok(()) => wiring.vault(&*wiring.store().await?).await,
-        Err(_) => wiring.open_vault().await,
+        Ok(()) => check_master_keys(wiring).await,
+        Err(_) => wiring.open_vault().await.map(drop),
     };
     let checks = [
-        ("master keys", master_keys.map(drop)),
+        ("master keys", master_keys),
         ("HTTPS client", wiring.client().map(drop)),
         ("database", database),
     ];
@@ -171,6 +177,23 @@ pub(super) async fn check_config(wiring: &Wiring, output: &Output) -> anyhow::Re
     } else {
         Verdict::Failed
     })
+}
+
+/// Whether all master keys are at hand that the stored keys need, and are the right ones.
+async fn check_master_keys(wiring: &Wiring) -> anyhow::Result<()> {
+    let store = wiring.store().await?;
+    let vault = wiring.vault(&*store).await?;
+    let missing = master_keys::missing(&vault, &*store)
+        .await
+        .map_err(plainly)?;
+    if let Some(missing) = missing.first() {
+        let api_keys = counted(missing.api_keys, "API key");
+        anyhow::bail!(
+            "the master key '{}', which seals {api_keys}, is not at hand: bring it back",
+            missing.id
+        );
+    }
+    Ok(())
 }
 
 /// Explains one error code, or lists them all.

@@ -1,4 +1,4 @@
-//! Files that hold a password and that others can read.
+//! Files that hold a password and that others can read, and a configuration that others can write.
 //!
 //! Whether a group may read them is for their owner to say: a container's secrets are often readable by its group alone.
 
@@ -36,7 +36,18 @@ pub(super) fn find(config: &Config, file: &Path, text: &str) -> Vec<String> {
              {elsewhere}"
         )
     });
-    own.chain(named).collect()
+    let writable = fs::metadata(file)
+        .ok()
+        .map(|metadata| metadata.permissions().mode() & 0o777)
+        .filter(|mode| mode & 0o002 != 0)
+        .map(|mode| {
+            let path = file.display();
+            format!(
+                "{path}: everybody on this machine can write it (mode {mode:03o}), and it says where keys go and which programs \
+                 run: chmod o-w {path}"
+            )
+        });
+    own.chain(named).chain(writable).collect()
 }
 
 /// The keys that hold a password in the file itself; what the environment sets is not in it.

@@ -173,6 +173,9 @@ impl MasterKey {
             .and_then(|length| decoded.get(..length))
             .filter(|decoded| decoded.len() == KEY_LEN)
             .ok_or("the key is not the base64 of 32 bytes")?;
+        if decoded.windows(2).all(|pair| pair.first() == pair.last()) {
+            return Err("the key is one byte over and over");
+        }
         key.copy_from_slice(decoded);
         Ok(Self {
             id: id.to_owned(),

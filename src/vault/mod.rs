@@ -110,7 +110,10 @@ pub enum Error {
         what: &'static str,
     },
     /// No source holds a key.
-    #[error("there is no master key: {} holds no key", places.join(", "))]
+    #[error(
+        "there is no master key: {} holds no key. Bring back what it held; if that is lost for good, delete the empty file: \
+         'catalog-sync init --new-master-key' makes a new one", places.join(", ")
+    )]
     Empty {
         /// Where it was looked for.
         places: Vec<String>,

@@ -106,7 +106,7 @@ fn wait(child: &mut Child, patience: Duration) -> Result<Zeroizing<Vec<u8>>, Str
 fn failure(status: ExitStatus, said: Option<&[u8]>) -> String {
     let said = String::from_utf8_lossy(said.unwrap_or_default());
     // A program that traces its steps says what it is to print.
-    let said: String = redact(&said)
+    let said: String = without_keys(&redact(&said))
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
@@ -114,6 +114,23 @@ fn failure(status: ExitStatus, said: Option<&[u8]>) -> String {
         "" => format!("it failed ({status})"),
         said => format!("it failed ({status}): {said}"),
     }
+}
+
+/// The text without what may be a key of 32 bytes, in base64 or hexadecimal digits.
+fn without_keys(text: &str) -> String {
+    const DIGITS: usize = 42;
+    let is_digit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_');
+    let mut shown = String::new();
+    for part in text.split_inclusive(|c| !is_digit(c)) {
+        let rest = part.trim_start_matches(is_digit);
+        if part.len() - rest.len() > DIGITS {
+            shown.push_str("[redacted]");
+            shown.push_str(rest);
+        } else {
+            shown.push_str(part);
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -155,13 +172,17 @@ mod tests {
 
     #[test]
     fn a_master_key_that_a_program_traces_is_not_told() {
-        let key = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-        let script = format!("set -x; KEY={key}; false");
-        let why = output_of(&words(&["sh", "-c", &script]), &[]).unwrap_err();
-        assert!(
-            why.contains("[redacted]") && !why.contains("AAECAw"),
-            "{why}"
-        );
+        for key in [
+            "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+            "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+        ] {
+            let script = format!("set -x; KEY={key}; false");
+            let why = output_of(&words(&["sh", "-c", &script]), &[]).unwrap_err();
+            assert!(why.contains("+ KEY="), "{why}");
+            assert!(why.contains("[redacted]"), "{why}");
+            assert!(!why.contains("AAECAw") && !why.contains("0b0c"), "{why}");
+        }
     }
 
     #[test]

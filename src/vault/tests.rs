@@ -1,7 +1,7 @@
 use super::*;
 
 const MASTER: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-const OTHER: &str = "//////////////////////////////////////////8=";
+const OTHER: &str = "IB8eHRwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgE=";
 const ISSUER: &str = "69a6de7f-0000-47e3-e053-5b8c7c11a4d1";
 const PEM: &[u8] = include_bytes!("../../tests/fixtures/p256.pem");
 

@@ -80,6 +80,13 @@ async fn a_rotation_goes_from_adding_a_key_to_retiring_the_old_one(backend: Back
         ]
     );
 
+    // Without its id, the new one is not put first, nor taken for one that is not needed.
+    let rotated = house.run(&["master-key", "rotate"]).await.expect(0).stdout;
+    assert!(
+        rotated.contains(&format!("{old} is still the first; to change to {new}: ")),
+        "{rotated}"
+    );
+    assert!(!rotated.contains("retire"), "{rotated}");
     let rotated = house.json(&["master-key", "rotate", new], 0).await;
     assert_eq!(
         rotated,
@@ -170,6 +177,11 @@ async fn a_wrong_master_key_is_told_by_its_name(backend: Backend) {
 
     // One that no stored key needs does not start a daemon; it may be what keys are given anew with.
     house.write("master.key", format!("other:{KEY}\n"));
+    let checked = house.run(&["check-config"]).await.expect(1).stdout;
+    assert!(
+        checked.contains(&format!("were sealed with the master key '{id}'")),
+        "{checked}"
+    );
     let (status, log) = Daemon::spawn(&house, &[]).exit().await;
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(
@@ -410,6 +422,23 @@ async fn ten_thousand_keys_are_rotated_under_fifty_kills(backend: Backend) {
     }
     let vault = Vault::open(&[source]).unwrap();
     assert_eq!(vault.master_key_ids(), ids[..1]);
+    if let Backend::Sqlite = backend {
+        // What the old key sealed is overwritten, and not left in the file.
+        sql.execute("pragma wal_checkpoint(truncate)").await;
+        let file = fs::read(house.path("catalog-sync.db")).unwrap();
+        let sealed_with =
+            |id: &str| [&[1, u8::try_from(id.len()).unwrap()], id.as_bytes()].concat();
+        let count = |id: &str| {
+            let head = sealed_with(id);
+            file.windows(head.len())
+                .filter(|part| *part == head)
+                .count()
+        };
+        assert_eq!(count(&ids[0]), SECRETS);
+        for old in &ids[1..] {
+            assert_eq!(count(old), 0, "{old}");
+        }
+    }
     for project in &projects {
         sign(&*store, &vault, project).await.unwrap();
     }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-const OTHER: &str = "//////////////////////////////////////////8=";
+const OTHER: &str = "IB8eHRwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgE=";
 
 fn open(path: &Path) -> Result<Vault, Error> {
     Vault::open(&[Source::File(path.to_owned())])
@@ -131,6 +131,10 @@ fn what_is_wrong_in_the_file_is_told_with_its_line() {
         (format!("a:{KEY}{KEY}"), ":1: the key is not"),
         (format!("a:{}", &KEY[..40]), ":1: the key is not"),
         (format!("a:{}!", &KEY[..43]), ":1: the key is not"),
+        (
+            format!("a:{}=", "A".repeat(43)),
+            ":1: the key is one byte over and over",
+        ),
         (format!("a:{}", KEY.repeat(100)), ":1: the key is not"),
         (String::new(), "holds no key"),
         ("# nothing\n\n".to_owned(), "holds no key"),
@@ -149,6 +153,17 @@ fn what_is_wrong_in_the_file_is_told_with_its_line() {
 fn what_is_no_such_file_is_told() {
     let folder = folder();
     assert!(matches!(open(folder.path()), Err(Error::Io { .. })));
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::Mode::from_raw_mode(0o600),
+    )
+    .unwrap();
+    assert!(
+        matches!(open(&pipe), Err(Error::Io { .. })),
+        "it is not waited for"
+    );
     let huge = file(&folder, "#".repeat(65 * 1024), 0o600);
     assert!(matches!(open(&huge), Err(Error::Io { .. })));
     let binary = file(&folder, [0xff; 100], 0o600);

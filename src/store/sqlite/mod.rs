@@ -95,7 +95,9 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(options.busy_timeout)
-        .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES);
+        .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES)
+        // A sealed key that was replaced or removed is overwritten, and not left in the file.
+        .pragma("secure_delete", "on");
     let pool_of = |connections| {
         SqlitePoolOptions::new()
             .max_connections(connections)

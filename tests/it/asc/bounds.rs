@@ -123,6 +123,41 @@ async fn the_pages_of_a_listing_share_its_memory() {
 }
 
 #[tokio::test]
+async fn the_lists_of_all_groups_that_were_cut_share_their_memory() {
+    let simulator = serving(app()).await;
+    // None of their subscriptions comes with them.
+    let group = |number: usize| {
+        let subscriptions = json!({
+            "data": [{ "type": "subscriptions", "id": format!("s{number}") }],
+            "meta": { "paging": { "total": 1, "limit": 50 } },
+        });
+        json!({ "type": "subscriptionGroups", "id": number.to_string(), "relationships": { "subscriptions": subscriptions } })
+    };
+    for (groups, taken) in [(8, true), (20, false)] {
+        simulator.clear_faults();
+        let listing = json!({ "data": (0..groups).map(group).collect::<Vec<_>>() });
+        let path = format!("apps/{APP}/subscriptionGroups");
+        simulator.inject(Fault::new(path, FaultKind::Body(listing.to_string())));
+        for number in 0..groups {
+            let page = json!({
+                "data": [{ "type": "subscriptions", "id": format!("s{number}"), "attributes": { "a": vec![0; 90_000] } }],
+            });
+            let path = format!("subscriptionGroups/{number}/subscriptions");
+            simulator.inject(Fault::new(path, FaultKind::Body(page.to_string())));
+        }
+        let (session, _) = session(&simulator);
+        let listed = session.fetch_groups(APP).await.unwrap().subscriptions;
+        match listed {
+            Ok(subscriptions) => assert_eq!((subscriptions.len(), taken), (8, true)),
+            Err(error) => {
+                let over = matches!(error.failure, Failure::OverLimit(Limit::Memory));
+                assert!(over && !taken, "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_largest_page_that_apple_can_send_is_taken() {
     // 200 groups of 50 subscriptions, with every attribute, and the links that Apple adds.
     let simulator = serving(app().with_groups(200, 50)).await;

@@ -145,6 +145,8 @@ async fn sqlite_of_version_0_1_0_is_kept_and_goes_on() {
         .unwrap();
     migrate_to_1(&mut connection, text).await;
     connection.close().await.unwrap();
+    let owners_alone = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(folder.path().join("old.db"), owners_alone).unwrap();
     let mut raw = Raw::connect(&url).await;
     raw.run(&rows("x'000102ff0027'")).await;
     keeps_what_was_there_and_goes_on(&url).await;
