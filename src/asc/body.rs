@@ -5,6 +5,8 @@
 //! 16 KiB each, and HTTP/2 lets 2 MiB wait for us. What takes no room, as 1xx answers in a row or a byte now and then, is
 //! bounded by the time that one try may take, which holds for its body too.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -23,6 +25,34 @@ pub(super) struct Decoded<T> {
     pub(super) document: T,
     /// The most memory that the document takes, in bytes.
     pub(super) memory: usize,
+}
+
+/// What is left of the memory that listings may take together.
+pub(super) struct Room(AtomicUsize);
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(AtomicUsize::new(Limit::MEMORY))
+    }
+
+    fn left(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes so much, or all there is when another listing was faster; says how much.
+    pub(super) fn take(&self, memory: usize) -> usize {
+        let rest = |left: usize| Some(left.saturating_sub(memory));
+        let before = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+        // It is a value in any case: the closure never refuses.
+        let (Ok(before) | Err(before)) = before;
+        before.min(memory)
+    }
+
+    pub(super) fn give_back(&self, memory: usize) {
+        self.0.fetch_add(memory, Ordering::Relaxed);
+    }
 }
 
 /// Reads the body of a good answer.
@@ -67,11 +97,11 @@ async fn read_up_to(
     Ok(Some(body))
 }
 
-/// Decodes a body that takes no more memory than this.
+/// Decodes a body that takes no more memory than there is room for now; requests that were sent with it may have taken some.
 pub(super) fn decode<T: DeserializeOwned>(
     body: &[u8],
     status: StatusCode,
-    room: usize,
+    room: &Room,
 ) -> Result<Decoded<T>, Failure> {
     let unexpected = |what, error: &serde_json::Error| {
         Failure::Unexpected(format!(
@@ -94,7 +124,7 @@ pub(super) fn decode<T: DeserializeOwned>(
         return Err(Failure::OverLimit(Limit::Depth));
     }
     let memory = extent.memory();
-    if memory > room.saturating_sub(body.len()) {
+    if memory > room.left().saturating_sub(body.len()) {
         return Err(Failure::OverLimit(Limit::Memory));
     }
     match serde_json::from_slice(body) {

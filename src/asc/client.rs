@@ -12,9 +12,9 @@ use tokio::{sync::SemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    body::{self, Decoded},
+    body::{self, Decoded, Room},
     breaker::{self, Breaker, Outage},
-    error::{Astray, Error, ErrorDocument, Failure, Limit},
+    error::{Astray, Error, ErrorDocument, Failure},
     meter::Meter,
     rate,
     signer::Signer,
@@ -251,7 +251,7 @@ impl Session {
     /// Gets a document, trying again as long as that can help. `decode` failures count as faults of the server: a proxy's
     /// HTML page with status 200 passes, and so does a cut body.
     pub(super) async fn get<T: DeserializeOwned>(&self, url: &Url) -> Result<T, Error> {
-        let Decoded { document, .. } = self.get_within(url, Limit::MEMORY).await?;
+        let Decoded { document, .. } = self.get_within(url, &Room::new()).await?;
         Ok(document)
     }
 
@@ -259,7 +259,7 @@ impl Session {
     pub(super) async fn get_within<T: DeserializeOwned>(
         &self,
         url: &Url,
-        room: usize,
+        room: &Room,
     ) -> Result<Decoded<T>, Error> {
         let mut retry = Retry::new(self.client.0.options.retry);
         let mut may_renew_token = true;
@@ -315,7 +315,7 @@ impl Session {
     async fn try_once<T: DeserializeOwned>(
         &self,
         url: &Url,
-        room: usize,
+        room: &Room,
         which: Try,
     ) -> Result<Decoded<T>, Attempt> {
         let endpoint = url.path();
@@ -380,7 +380,7 @@ impl Session {
         &self,
         url: &Url,
         token: Arc<Token>,
-        room: usize,
+        room: &Room,
     ) -> Result<Decoded<T>, Attempt> {
         let endpoint = url.path();
         let fail = |failure| Error::new(endpoint, failure);

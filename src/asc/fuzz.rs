@@ -25,7 +25,7 @@ const LONGEST: usize = 200;
 
 /// Reads a body as the client does.
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    let decoded = body::decode(bytes, StatusCode::OK, Limit::MEMORY).ok()?;
+    let decoded = body::decode(bytes, StatusCode::OK, &body::Room::new()).ok()?;
     assert!(decoded.memory <= Limit::MEMORY, "{}", decoded.memory);
     Some(decoded.document)
 }

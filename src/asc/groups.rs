@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use futures_util::future;
 
 use super::{
+    body::Room,
     client::Session,
     endpoint,
     error::{Error, Failure},
-    page::{self, Room},
+    page,
     resource::{Linked, Resource},
 };
 use crate::catalog::{Entry, Kind};

@@ -22,6 +22,11 @@ mod token;
 
 use serde::Deserialize;
 
+use self::{
+    body::Room,
+    endpoint::Endpoint,
+    resource::{GracePeriodLink, Resource},
+};
 pub use self::{
     client::{Client, Options, Session, Terms, Upstream},
     error::{Astray, Error, Failure, Limit},
@@ -29,11 +34,6 @@ pub use self::{
     meter::Meter,
     signer::Signer,
     token::SigningError,
-};
-use self::{
-    endpoint::Endpoint,
-    page::Room,
-    resource::{GracePeriodLink, Resource},
 };
 use crate::{
     catalog::{Answer, Entry, Key, Kind},

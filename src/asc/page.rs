@@ -4,17 +4,14 @@
 //! origin alone. A cursor is an offset in disguise, so a listing that moved while it was read shows as a repeated id or a
 //! count that differs from `total`, and is read again.
 
-use std::{
-    collections::HashSet,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::collections::HashSet;
 
 use futures_util::future::BoxFuture;
 use reqwest::Url;
 use serde::Deserialize;
 
 use super::{
-    body::Decoded,
+    body::{Decoded, Room},
     client::Session,
     endpoint::Endpoint,
     error::{Astray, Error, Failure, Limit},
@@ -80,34 +77,6 @@ pub(super) async fn read_again_if_torn<'a, T>(
     }
 }
 
-/// What is left of the memory that listings may take together.
-pub(super) struct Room(AtomicUsize);
-
-impl Room {
-    pub(super) fn new() -> Self {
-        Self(AtomicUsize::new(Limit::MEMORY))
-    }
-
-    fn left(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Takes so much, or all there is when another listing was faster; says how much.
-    fn take(&self, memory: usize) -> usize {
-        let rest = |left: usize| Some(left.saturating_sub(memory));
-        let before = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
-        // It is a value in any case: the closure never refuses.
-        let (Ok(before) | Err(before)) = before;
-        before.min(memory)
-    }
-
-    fn give_back(&self, memory: usize) {
-        self.0.fetch_add(memory, Ordering::Relaxed);
-    }
-}
-
 /// Reads all pages of a list once.
 pub(super) async fn read(
     session: &Session,
@@ -143,7 +112,7 @@ async fn read_pages(
     let mut total = None;
     let mut url = first.clone();
     for _ in 0..Limit::PAGES {
-        let got = session.get_within(&url, room.left()).await?;
+        let got = session.get_within(&url, room).await?;
         let Decoded::<Page> {
             document: page,
             memory,
