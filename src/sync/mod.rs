@@ -426,7 +426,7 @@ impl Engine {
         reserve: Reserve,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, Error> {
-        self.look_for_master_key(&key.master_key_id).await;
+        signer::look_for_master_key(&self.vault, &key.master_key_id).await;
         let signer = match signer(&self.vault, &known.project.id, key) {
             Ok(signer) => signer,
             Err(why) => return Ok(Fetched::nothing(&why)),
@@ -437,35 +437,6 @@ impl Engine {
         };
         let session = self.client.session(signer, Arc::clone(meter), terms);
         fetch(session, known).await
-    }
-
-    /// A master key that was added since the start is taken up now.
-    async fn look_for_master_key(&self, id: &str) {
-        if self.vault.has(id) {
-            return;
-        }
-        let (vault, wanted) = (Arc::clone(&self.vault), id.to_owned());
-        let looked = tokio::task::spawn_blocking(move || vault.look_for(&wanted)).await;
-        let looked = looked
-            .map_err(|error| error.to_string())
-            .and_then(|read| read.map_err(|error| error.to_string()));
-        match looked {
-            Ok(()) if self.vault.has(id) => {
-                tracing::info!(
-                    event = "master_key.found",
-                    id,
-                    "a new master key is at hand"
-                );
-            }
-            // The key that it does not open tells that.
-            Ok(()) => {}
-            Err(error) => tracing::error!(
-                event = "master_key.unreadable",
-                id,
-                error,
-                "the master keys could not be read again"
-            ),
-        }
     }
 }
 

@@ -29,3 +29,32 @@ pub fn signer(
         Err(error) => Err(Diagnosis::from(&error)),
     })
 }
+
+/// A master key that was added since the start is taken up now.
+pub(super) async fn look_for_master_key(vault: &Arc<Vault>, id: &str) {
+    if vault.has(id) {
+        return;
+    }
+    let (looking, wanted) = (Arc::clone(vault), id.to_owned());
+    let looked = tokio::task::spawn_blocking(move || looking.look_for(&wanted)).await;
+    let looked = looked
+        .map_err(|error| error.to_string())
+        .and_then(|read| read.map_err(|error| error.to_string()));
+    match looked {
+        Ok(()) if vault.has(id) => {
+            tracing::info!(
+                event = "master_key.found",
+                id,
+                "a new master key is at hand"
+            );
+        }
+        // The key that it does not open tells that.
+        Ok(()) => {}
+        Err(error) => tracing::error!(
+            event = "master_key.unreadable",
+            id,
+            error,
+            "the master keys could not be read again"
+        ),
+    }
+}

@@ -81,7 +81,7 @@ pub struct MasterKey {
 pub enum Error {
     /// There is no master key file.
     #[error(
-        "there is no master key file {}: 'catalog-sync init' makes one. If keys are stored already, bring back the old \
+        "there is no master key file {}: 'catalog-sync init' makes the first that vault.master_keys names. If keys are stored already, bring back the old \
          file: without it they cannot be opened", path.display()
     )]
     Missing {
