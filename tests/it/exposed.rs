@@ -137,6 +137,20 @@ async fn a_file_with_a_password_that_everybody_can_open_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_everybody_can_write_is_refused() {
+    let house = house().await;
+    house.write("worker.toml", "[sync]\nconcurrency = 4\n");
+    for (mode, code) in [(0o602, 1), (0o666, 1), (0o664, 0), (0o644, 0)] {
+        chmod(&house, "worker.toml", mode);
+        for command in ["check-config", "status"] {
+            let answer = house.run(&[command]).await.expect(code);
+            let said = answer.stderr.contains("chmod o-w worker.toml");
+            assert_eq!(said, code == 1, "{mode:o}: {}", answer.stderr);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_configuration_with_a_password_that_everybody_can_open_is_refused() {
     let house = house().await;
     for (section, key, value, elsewhere) in [

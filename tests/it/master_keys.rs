@@ -284,6 +284,29 @@ async fn master_keys_come_from_a_variable_a_credential_or_a_command() {
         let answer = with(source, 1).await;
         assert!(answer.stderr.contains(told), "{source}: {}", answer.stderr);
     }
+    // A program is not told what the configuration is, nor what another source is.
+    let script = "#!/bin/sh\nenv > seen\ncat credentials/keys\n";
+    house.write("print.sh", script);
+    let run = "command:sh print.sh";
+    let variables = [
+        (
+            "CATALOG_SYNC_VAULT__MASTER_KEYS",
+            &*format!("['env:OUR_KEYS', '{run}']"),
+        ),
+        ("OUR_KEYS", line),
+        ("OUR_REGION", "eu"),
+        ("PATH", "/usr/bin:/bin"),
+    ];
+    house
+        .run_with(&["sync", "p1"], &variables, "")
+        .await
+        .expect(0);
+    let seen = fs::read_to_string(house.path("seen")).unwrap();
+    assert!(seen.contains("OUR_REGION=eu"), "{seen}");
+    assert!(
+        !seen.contains("OUR_KEYS") && !seen.contains("CATALOG_SYNC_"),
+        "{seen}"
+    );
     // Only a file can be changed here.
     let variables = [(
         "CATALOG_SYNC_VAULT__MASTER_KEYS",
