@@ -30,6 +30,7 @@ pub mod config;
 pub mod credential;
 pub mod daemon;
 pub mod diagnosis;
+pub mod environment;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::{self, Config},
+    config::Config,
     daemon::{
         DATABASE_SILENCE, Daemon, Settings,
         health::{Readiness, Server},
@@ -24,7 +24,7 @@ use crate::{
         signals::{self, Shutdown},
         systemd::Manager,
     },
-    master_keys,
+    environment, master_keys,
     retry::Patience,
     store,
     sync::Engine,
@@ -57,7 +57,7 @@ async fn work(
     wiring: &Wiring,
     log: &telemetry::Reload,
 ) -> anyhow::Result<Verdict> {
-    let manager = Manager::new(config::environment(), std::process::id())?;
+    let manager = Manager::new(environment::all(), std::process::id())?;
     let settings = settings(&wiring.config)?;
     let queues = wiring.queues()?;
     let health = match wiring.config.health.listen.as_str() {
@@ -245,7 +245,7 @@ fn reload(
     log: &telemetry::Reload,
 ) {
     let reread = || -> anyhow::Result<Config> {
-        let config = Config::load(path, config::environment())?;
+        let config = Config::load(path, environment::all())?;
         if let (Some(file), None) = (at_start.file(), config.file()) {
             anyhow::bail!("{} is not there any more", file.display());
         }

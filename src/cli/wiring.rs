@@ -19,8 +19,8 @@ use crate::{
     asc,
     catalog::Confirmation,
     clock,
-    config::{self, Config},
-    master_keys,
+    config::Config,
+    environment, master_keys,
     queue::Queue,
     retry::Bases,
     store::{self, Store},
@@ -63,7 +63,7 @@ impl Wiring {
     }
 
     fn load_as(path: Option<&Path>, speaks: Speaks) -> anyhow::Result<(Self, telemetry::Reload)> {
-        let config = Config::load(path, config::environment())?;
+        let config = Config::load(path, environment::all())?;
         let reload = telemetry::init(&config.log, stderr(), speaks)?;
         Ok((Self { config }, reload))
     }

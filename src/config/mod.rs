@@ -11,7 +11,6 @@ mod settings;
 mod validate;
 
 use std::{
-    ffi::OsString,
     fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -19,7 +18,6 @@ use std::{
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::{catalog::Limits, schedule, store::Retention, vault::Source};
 
@@ -576,32 +574,6 @@ impl fmt::Debug for RabbitMq {
             .field("prefix", &self.prefix)
             .finish()
     }
-}
-
-/// The environment of the process. It is read here and nowhere else; a value that is not UTF-8 is read as far as it is.
-pub fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
-        let name = name.into_string().ok()?;
-        Some((name, value.to_string_lossy().into_owned()))
-    })
-}
-
-/// The names of the variables that set this configuration, passwords among them.
-pub(crate) fn own_variables() -> impl Iterator<Item = OsString> {
-    std::env::vars_os().map(|(name, _)| name).filter(|name| {
-        name.as_encoded_bytes()
-            .starts_with(settings::PREFIX.as_bytes())
-    })
-}
-
-/// One variable of the environment.
-pub(crate) fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name)
-}
-
-/// One variable of the environment that is a secret, in a buffer that is zeroized.
-pub(crate) fn secret_variable(name: &str) -> Option<Zeroizing<Vec<u8>>> {
-    variable(name).map(|value| Zeroizing::new(value.into_encoded_bytes()))
 }
 
 #[cfg(test)]

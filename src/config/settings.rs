@@ -10,9 +10,7 @@ use toml::{
 };
 
 use super::{Config, validate};
-
-/// What variables of ours begin with.
-pub(super) const PREFIX: &str = "CATALOG_SYNC_";
+use crate::environment::PREFIX;
 
 /// Where a value came from.
 enum Origin {

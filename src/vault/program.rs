@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
 use super::source::MAX_BYTES;
-use crate::telemetry::redact;
+use crate::{environment, telemetry::redact};
 
 /// How long the program may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ pub(super) fn output_of(words: &[String], withheld: &[&str]) -> Result<Zeroizing
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    for name in crate::config::own_variables() {
+    for name in environment::own_names() {
         command.env_remove(name);
     }
     for name in withheld {

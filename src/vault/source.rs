@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Error, program};
+use crate::environment;
 
 /// More than this is no master key file.
 pub(super) const MAX_BYTES: usize = 64 * 1024;
@@ -111,12 +112,12 @@ impl Source {
         match self {
             Self::File(path) => read_file(path),
             Self::Credential(name) => {
-                let folder = crate::config::variable("CREDENTIALS_DIRECTORY")
+                let folder = environment::variable("CREDENTIALS_DIRECTORY")
                     .ok_or_else(|| Error::NoCredentials { name: name.clone() })?;
                 read_file(&Path::new(&folder).join(name))
             }
             Self::Variable(name) => {
-                let mut bytes = crate::config::secret_variable(name)
+                let mut bytes = environment::secret(name)
                     .ok_or_else(|| Error::NoVariable { name: name.clone() })?;
                 for byte in bytes.iter_mut().filter(|byte| **byte == b',') {
                     *byte = b'\n';

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use catalog_sync::config::{Config, Error, environment};
+use catalog_sync::{
+    config::{Config, Error},
+    environment,
+};
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
@@ -127,5 +130,5 @@ fn a_brokers_url_may_be_in_a_file() {
 
 #[test]
 fn the_environment_of_the_process_is_read() {
-    assert!(environment().any(|(name, _)| name == "PATH"));
+    assert!(environment::all().any(|(name, _)| name == "PATH"));
 }

@@ -7,7 +7,10 @@ use std::{
     process::Stdio,
 };
 
-use catalog_sync::simulator::{Options, Simulator, State};
+use catalog_sync::{
+    credential::{self, Credential, Given},
+    simulator::{Options, Simulator, State},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, process::Command};
@@ -35,6 +38,18 @@ macro_rules! on_both_stores {
     };
 }
 pub(crate) use on_both_stores;
+
+/// A key of the simulator as its customer hands it over.
+pub(crate) fn handed_over(state: &State, key_id: &str) -> Credential {
+    let (team, key) = state.key(key_id).unwrap();
+    credential::read(Given {
+        key_id: Some(&key.key_id),
+        issuer_id: Some(&team.issuer_id),
+        private_key: Some(key.private_key.as_bytes()),
+        file_name: None,
+    })
+    .unwrap()
+}
 
 /// A folder with the keys of a simulated team, a database, and the binary to be run in it.
 pub(crate) struct House {

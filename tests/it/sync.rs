@@ -11,7 +11,6 @@ use catalog_sync::{
     asc::{Client, Meter},
     catalog::{Catalog, Confirmation, Kind, Limits, OwnLimits},
     clock,
-    credential::{self, Given},
     diagnosis::Code,
     project::{self, Project, ProjectId},
     run::{Outcome, Trigger},
@@ -29,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     asc::{fault, options},
-    house::{Backend, on_both_stores},
+    house::{Backend, handed_over, on_both_stores},
 };
 
 const APP: &str = "1000000001";
@@ -139,15 +138,7 @@ fn folder() -> TempDir {
 
 /// Adds a project for the app, with the first key of the first team.
 async fn add_project(store: &dyn Store, vault: &Vault, id: &ProjectId, state: &State) {
-    let team = &state.teams[0];
-    let key = &team.keys[0];
-    let credential = credential::read(Given {
-        key_id: Some(&key.key_id),
-        issuer_id: Some(&team.issuer_id),
-        private_key: Some(key.private_key.as_bytes()),
-        file_name: None,
-    })
-    .unwrap();
+    let credential = handed_over(state, &state.teams[0].keys[0].key_id);
     let project = Project {
         id: id.clone(),
         app: project::App {

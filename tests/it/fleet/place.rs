@@ -5,7 +5,6 @@ use std::{path::Path, sync::Arc, time::Duration};
 use catalog_sync::{
     catalog::OwnLimits,
     clock,
-    credential::{self, Given},
     project::{self, Project, ProjectId},
     simulator::{App, Key, Role, Simulator, State, Team},
     store::{self, Store},
@@ -14,7 +13,7 @@ use catalog_sync::{
 use tempfile::TempDir;
 
 use super::{Size, broker::Broker, tables::Tables};
-use crate::postgres;
+use crate::{house::handed_over, postgres};
 
 /// How long an answer of Apple takes: long enough for kills to hit runs.
 const LATENCY: Duration = Duration::from_millis(120);
@@ -143,15 +142,8 @@ async fn add(
     let vault = Vault::open(&[vault::Source::File(key_file)]).unwrap();
     let mut projects = Vec::new();
     for (number, (key_id, app_id)) in owners.into_iter().enumerate() {
-        let (team, key) = state.key(&key_id).unwrap();
         let app = state.app(&app_id).unwrap();
-        let credential = credential::read(Given {
-            key_id: Some(&key.key_id),
-            issuer_id: Some(&team.issuer_id),
-            private_key: Some(key.private_key.as_bytes()),
-            file_name: None,
-        })
-        .unwrap();
+        let credential = handed_over(state, &key_id);
         let id: ProjectId = format!("p{number:05}").parse().unwrap();
         let project = Project {
             id: id.clone(),

@@ -15,7 +15,6 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
 use catalog_sync::{
-    credential::{self, Given},
     project::{ProjectId, SealedKey},
     store::{self, Store},
     vault::{self, Source, Vault},
@@ -25,7 +24,7 @@ use tokio::task::JoinSet;
 use super::ids;
 use crate::{
     daemon::fixture::{Sql, teams},
-    house::{Backend, House, on_both_stores},
+    house::{Backend, House, handed_over, on_both_stores},
 };
 
 on_both_stores!(ten_thousand_keys_are_rotated_under_fifty_kills);
@@ -168,14 +167,7 @@ async fn left(sql: &mut Sql, first: &str) -> u64 {
 /// Fills the database with projects, each with the same key sealed for itself.
 async fn fill(house: &House, sql: &mut Sql, vault: &Vault) -> Vec<ProjectId> {
     let state = house.simulator.state();
-    let (team, key) = state.key("SIMULATE01").unwrap();
-    let credential = credential::read(Given {
-        key_id: Some(&key.key_id),
-        issuer_id: Some(&team.issuer_id),
-        private_key: Some(key.private_key.as_bytes()),
-        file_name: None,
-    })
-    .unwrap();
+    let credential = handed_over(&state, "SIMULATE01");
     let hex = match sql {
         Sql::Sqlite(_) => |hex: String| format!("x'{hex}'"),
         Sql::Postgres(_) => |hex: String| format!("decode('{hex}', 'hex')"),

@@ -301,14 +301,7 @@ async fn another_key_removes_nothing_at_once(backend: Backend) {
         .simulator
         .edit(|state| state.teams[0].keys.push(second));
     let state = bench.simulator.state();
-    let (team, key) = state.key("SIMULATOR2").unwrap();
-    let credential = credential::read(Given {
-        key_id: Some(&key.key_id),
-        issuer_id: Some(&team.issuer_id),
-        private_key: Some(key.private_key.as_bytes()),
-        file_name: None,
-    })
-    .unwrap();
+    let credential = handed_over(&state, "SIMULATOR2");
     let store = &bench.engine.store;
     let app = store.load_project(&bench.id).await.unwrap().app;
     let sealed = bench.engine.vault.seal(&bench.id, &credential).unwrap();
