@@ -24,6 +24,12 @@ const WITHOUT_TICKS: Duration = Duration::from_secs(90);
 /// A broker that no worker has named for so long is not told of changes any more.
 const SINK_FORGOTTEN: TimeDelta = TimeDelta::days(7);
 
+/// How often the database is told that this worker is at work.
+const BETWEEN_NOTES: Duration = Duration::from_secs(15);
+
+/// How long it may take to tell the database that it is no more.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// The ticks.
 #[derive(Default)]
 struct Ticks {
@@ -47,7 +53,8 @@ pub(super) async fn run(shared: Arc<Shared>, sinks: Vec<&'static str>) {
     tokio::join!(
         issue(&shared, &ticks),
         keep_appointments(&shared, &ticks),
-        keep_house(&shared, &ticks, &sinks)
+        keep_house(&shared, &ticks, &sinks),
+        say_at_work(&shared)
     );
     if let Some(mut scheduler) = scheduler
         && let Err(error) = scheduler.shutdown().await
@@ -217,6 +224,31 @@ async fn reschedule(shared: &Shared, schedule: &Schedule) -> Result<(), store::E
         if after.is_none() || shared.stop().is_cancelled() {
             return Ok(());
         }
+    }
+}
+
+/// Says that this worker is at work, for those who ask which are.
+async fn say_at_work(shared: &Shared) {
+    let started_at = clock::now();
+    let store = &shared.engine.store;
+    loop {
+        let noted = store.note_worker(env!("CARGO_PKG_VERSION"), started_at, clock::now());
+        if let Err(error) = noted.await {
+            shared.database.failed(&error);
+        }
+        if shared.stopped_within(BETWEEN_NOTES).await {
+            break;
+        }
+    }
+    // A database that is silent is not waited for: the stop is to be quick, and who is not heard of counts as gone.
+    if !matches!(
+        tokio::time::timeout(FAREWELL, store.forget_worker()).await,
+        Ok(Ok(()))
+    ) {
+        tracing::debug!(
+            event = "worker.not_forgotten",
+            "the database keeps it as one that is not heard of"
+        );
     }
 }
 

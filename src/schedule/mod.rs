@@ -31,6 +31,9 @@ pub struct Schedule {
     spread_seconds: u64,
 }
 
+/// How long a run that is due may take to begin and end.
+const RUN: TimeDelta = TimeDelta::minutes(10);
+
 /// One appointment of one project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -105,6 +108,32 @@ impl Schedule {
             let before = named.at.checked_sub_signed(TimeDelta::seconds(1))?;
             times.slot(times.last_by(before)?)
         }
+    }
+
+    /// A project that was last synced before this instant has missed two slots in a row, wherever its place in the spread is. `own` is
+    /// as in [`Schedule::next`].
+    ///
+    /// The last slot counts as missed ten minutes after all projects were due by it.
+    #[must_use]
+    pub fn stale_before(&self, own: Option<&Cron>, now: Instant) -> Instant {
+        let times = Times {
+            cron: &own.unwrap_or(&self.cron).pattern,
+            zone: self.zone,
+            spread_seconds: self.spread_seconds,
+            offset_seconds: self.spread_seconds,
+        };
+        let latest = times.last_by(now - RUN).and_then(|at| times.slot(at));
+        // Not all projects are due by the last one yet.
+        let missed = latest.and_then(|slot| {
+            if slot.due_at <= now - RUN {
+                Some(slot.at)
+            } else {
+                times.last_by(slot.at - TimeDelta::seconds(1))
+            }
+        });
+        missed
+            .and_then(|at| times.last_by(at - TimeDelta::seconds(1)))
+            .unwrap_or(DateTime::UNIX_EPOCH)
     }
 
     fn times<'a>(&'a self, project: &ProjectId, own: Option<&'a Cron>) -> Times<'a> {

@@ -427,3 +427,83 @@ fn an_unknown_time_zone_is_told_with_the_nearest() {
         );
     }
 }
+
+#[test]
+fn a_project_is_stale_that_has_missed_two_slots() {
+    let before = |cron: &str, spread, now: &str| {
+        let spread = Duration::from_mins(spread);
+        let schedule = Schedule::new(cron, "Europe/Berlin", spread).unwrap();
+        schedule.stale_before(None, utc(now)).to_rfc3339()
+    };
+    for (cron, spread, now, expected) in [
+        // All are due by 12:50 and had until 13:00.
+        (
+            "0 * * * *",
+            50,
+            "2026-11-23T12:59:59Z",
+            "2026-11-23T10:00:00+00:00",
+        ),
+        (
+            "0 * * * *",
+            50,
+            "2026-11-23T13:00:00Z",
+            "2026-11-23T11:00:00+00:00",
+        ),
+        (
+            "0 * * * *",
+            50,
+            "2026-11-23T13:59:59Z",
+            "2026-11-23T11:00:00+00:00",
+        ),
+        (
+            "0 * * * *",
+            0,
+            "2026-11-23T13:09:59Z",
+            "2026-11-23T11:00:00+00:00",
+        ),
+        (
+            "0 * * * *",
+            0,
+            "2026-11-23T13:10:00Z",
+            "2026-11-23T12:00:00+00:00",
+        ),
+        // The spread shrinks to the five minutes between two times.
+        (
+            "*/5 * * * *",
+            50,
+            "2026-11-23T12:14:59Z",
+            "2026-11-23T11:50:00+00:00",
+        ),
+        (
+            "*/5 * * * *",
+            50,
+            "2026-11-23T12:15:00Z",
+            "2026-11-23T11:55:00+00:00",
+        ),
+        // Two nights, the first of them at the end of summer time.
+        (
+            "30 4 * * *",
+            50,
+            "2026-10-26T12:00:00Z",
+            "2026-10-25T03:30:00+00:00",
+        ),
+        (
+            "30 4 * * *",
+            50,
+            "2026-10-25T12:00:00Z",
+            "2026-10-24T02:30:00+00:00",
+        ),
+    ] {
+        assert_eq!(
+            before(cron, spread, now),
+            expected,
+            "{cron}, {spread} min, {now}"
+        );
+    }
+    let hourly = at_once("0 * * * *", "UTC");
+    let own: Cron = "@monthly".parse().unwrap();
+    assert_eq!(
+        hourly.stale_before(Some(&own), utc("2026-11-23T12:00:00Z")),
+        utc("2026-10-01T00:00:00Z")
+    );
+}

@@ -10,6 +10,7 @@
 //! connect, the few statements whose text is not the same, and what their errors mean.
 
 mod error;
+mod fleet;
 mod master_keys;
 mod nearest;
 mod open;
@@ -39,6 +40,10 @@ use crate::{
 };
 
 pub use error::Error;
+pub use fleet::{
+    AGES, Ages, Condition, FailingProject, Fleet, HeldProject, Outbox, Stalest, UNTOLD_COUNTED,
+    Worker,
+};
 pub use master_keys::{KnownMasterKey, Resealed, SealedWith};
 pub use open::{Missing, Options, is_absent, open, open_migrated};
 pub use proof::verify;
@@ -432,6 +437,34 @@ pub trait Store: Send + Sync {
 
     /// Every project's status, by id.
     async fn read_statuses(&self) -> Result<Vec<Status>, Error>;
+
+    /// The status of up to `most` projects: the worst first, in the order of [`Condition`], then the one whose last success is the
+    /// longest ago.
+    async fn read_worst(
+        &self,
+        schedule: &Schedule,
+        most: u32,
+        now: Instant,
+    ) -> Result<Vec<Status>, Error>;
+
+    /// How all projects fare. It names up to `most` of those that are stale, of those that fail, and of those with a hold.
+    async fn read_fleet(
+        &self,
+        schedule: &Schedule,
+        most: u32,
+        now: Instant,
+    ) -> Result<Fleet, Error>;
+
+    /// Says that this worker, a daemon, is at work.
+    async fn note_worker(
+        &self,
+        version: &str,
+        started_at: Instant,
+        now: Instant,
+    ) -> Result<(), Error>;
+
+    /// Says that this worker has ended.
+    async fn forget_worker(&self) -> Result<(), Error>;
 
     /// One project's status.
     async fn read_status(&self, id: &ProjectId) -> Result<Status, Error>;

@@ -4,6 +4,7 @@ mod budgets;
 mod claims;
 mod commits;
 mod documented;
+mod fleet;
 mod holds;
 mod inbox;
 mod laws;
@@ -116,6 +117,19 @@ macro_rules! conformance {
 }
 
 conformance! {
+    fleet {
+        no_projects_are_counted_as_none
+        each_project_is_fresh_stale_new_or_paused
+        a_project_is_stale_by_its_own_schedule
+        ages_are_counted_by_how_old_they_are
+        failing_projects_are_counted_by_their_code
+        holds_and_what_is_set_aside_are_counted
+        what_waits_is_told_from_what_is_under_way
+        a_key_with_little_left_is_counted_for_an_hour
+        an_outbox_tells_how_much_waits_and_since_when
+        a_worker_is_at_work_while_it_says_so
+        the_worst_come_first
+    }
     master_keys {
         what_tells_a_master_key_from_another_is_noted_once
         each_master_key_tells_how_many_keys_it_seals

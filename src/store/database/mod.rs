@@ -11,6 +11,7 @@ mod asks;
 mod catalog;
 mod claims;
 mod commit;
+mod fleet;
 mod holds;
 mod inbox;
 mod leases;
@@ -42,7 +43,7 @@ use crate::{
     run::Run,
     schedule::{Cron, Schedule},
     store::{
-        Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, GracePeriodPast,
+        Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, Fleet, GracePeriodPast,
         HistoryFilter, Inbox, Issued, KnownMasterKey, LastChance, Lease, LogEnd, LoggedChange,
         Mark, Old, Pruned, RecordedHold, RecordedRun, Removed, Resealed, Schema, SealedWith, Shelf,
         Sight, SinkLease, Spent, State, Status, Store, Untold,
@@ -507,6 +508,50 @@ impl Store for Database {
 
     async fn read_statuses(&self) -> Result<Vec<Status>, Error> {
         read!(self, |connection| status::read_all(connection))
+    }
+
+    async fn read_worst(
+        &self,
+        schedule: &Schedule,
+        most: u32,
+        now: Instant,
+    ) -> Result<Vec<Status>, Error> {
+        transaction!(self, sql::BEGIN_READ, |connection| status::read_worst(
+            connection, schedule, most, now
+        ))
+    }
+
+    async fn read_fleet(
+        &self,
+        schedule: &Schedule,
+        most: u32,
+        now: Instant,
+    ) -> Result<Fleet, Error> {
+        transaction!(self, sql::BEGIN_READ, |connection| fleet::read(
+            connection, schedule, most, now
+        ))
+    }
+
+    async fn note_worker(
+        &self,
+        version: &str,
+        started_at: Instant,
+        now: Instant,
+    ) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| fleet::note_worker(
+            connection,
+            &self.worker,
+            version,
+            started_at,
+            now
+        ))
+    }
+
+    async fn forget_worker(&self) -> Result<(), Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| fleet::forget_worker(
+            connection,
+            &self.worker
+        ))
     }
 
     async fn read_status(&self, id: &ProjectId) -> Result<Status, Error> {

@@ -1,19 +1,24 @@
 //! How each project fares.
 
+use std::collections::BTreeMap;
+
 use crate::{
     catalog::Kind,
+    clock::Instant,
     project::ProjectId,
+    schedule::Schedule,
     store::{Error, Status},
 };
 
 use super::{
-    Connection, Db, holds, leases,
+    Connection, Db, fleet, holds, leases,
     projects::{self, unknown},
     rows::Row,
+    sql,
 };
 
 macro_rules! statuses {
-    ($rest:literal) => {
+    ($($rest:expr),+) => {
         concat!(
             "select p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.guard, p.paused_at, p.created_at, k.key_id, k.issuer_id,
                     s.revision, s.last_attempt_at, s.last_success_at, s.outcome, s.diagnosis, s.consecutive_failures,
@@ -42,7 +47,7 @@ macro_rules! statuses {
              join api_keys k on k.project_id = p.id
              join project_state s on s.project_id = p.id
              left join removal_holds h on h.project_id = p.id and h.ended_at is null ",
-            $rest
+            $($rest),+
         )
     };
 }
@@ -54,6 +59,34 @@ pub(super) async fn read_all(connection: &mut Connection) -> Result<Vec<Status>,
     rows.iter()
         .map(|row| read(&Row::new(row, "project", &["id"])))
         .collect()
+}
+
+pub(super) async fn read_worst(
+    connection: &mut Connection,
+    schedule: &Schedule,
+    most: u32,
+    now: Instant,
+) -> Result<Vec<Status>, Error> {
+    let worst = fleet::worst(connection, schedule, most, now).await?;
+    let rows = sqlx::query::<Db>(statuses!(
+        "where p.id in (select value ->> 'id' from ",
+        sql::each!("$1"),
+        ")"
+    ))
+    .bind(sql::json(
+        &worst
+            .iter()
+            .map(|id| BTreeMap::from([("id", id)]))
+            .collect::<Vec<_>>(),
+    ))
+    .fetch_all(connection)
+    .await?;
+    let mut statuses = BTreeMap::new();
+    for row in &rows {
+        let status = read(&Row::new(row, "project", &["id"]))?;
+        statuses.insert(status.project.id.clone(), status);
+    }
+    Ok(worst.iter().filter_map(|id| statuses.remove(id)).collect())
 }
 
 pub(super) async fn read_one(connection: &mut Connection, id: &ProjectId) -> Result<Status, Error> {

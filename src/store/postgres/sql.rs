@@ -32,6 +32,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "master_keys",
         include_str!("../../../migrations/postgres/0004_master_keys.sql"),
     ),
+    (
+        5,
+        "workers",
+        include_str!("../../../migrations/postgres/0005_workers.sql"),
+    ),
 ];
 
 pub(super) const BEGIN_WRITE: &str = "begin";
@@ -158,6 +163,14 @@ macro_rules! as_integer {
     };
 }
 pub(super) use as_integer;
+
+/// How many seconds there are from one instant to another.
+macro_rules! seconds_between {
+    ($from:literal, $to:literal) => {
+        concat!("extract(epoch from ", $to, " - ", $from, ")")
+    };
+}
+pub(super) use seconds_between;
 
 /// Locks the rows of a select, and leaves out those that another transaction has locked.
 macro_rules! unless_locked {

@@ -25,6 +25,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "master_keys",
         include_str!("../../../migrations/sqlite/0004_master_keys.sql"),
     ),
+    (
+        5,
+        "workers",
+        include_str!("../../../migrations/sqlite/0005_workers.sql"),
+    ),
 ];
 
 /// A transaction that begins as a reader cannot wait for its turn to write.
@@ -151,6 +156,14 @@ macro_rules! as_integer {
     };
 }
 pub(super) use as_integer;
+
+/// How many seconds there are from one instant to another.
+macro_rules! seconds_between {
+    ($from:literal, $to:literal) => {
+        concat!("unixepoch(", $to, ") - unixepoch(", $from, ")")
+    };
+}
+pub(super) use seconds_between;
 
 /// Nothing: a writing transaction has the database to itself.
 macro_rules! unless_locked {

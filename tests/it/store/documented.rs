@@ -9,7 +9,7 @@ use super::{
 
 const SCHEMA: &str = include_str!("../../../docs/schema.md");
 
-const VIEWS: [&str; 13] = [
+const VIEWS: [&str; 14] = [
     "products",
     "subscription_groups",
     "grace_periods",
@@ -21,6 +21,7 @@ const VIEWS: [&str; 13] = [
     "master_keys",
     "unforeseen_values",
     "pending_syncs",
+    "workers",
     "sync_requests",
     "refused_requests",
 ];

@@ -27,7 +27,7 @@ async fn die(store: &dyn Store, minute: i64, workers: i64) {
     }
 }
 
-async fn set_aside_at_three(store: &dyn Store) -> ProjectId {
+pub(crate) async fn set_aside_at_three(store: &dyn Store) -> ProjectId {
     let acme = asked(store, "acme", 0).await;
     die(store, 0, 3).await;
     let claimed = take(store, 9, at(3)).await;

@@ -1,0 +1,12 @@
+-- Which daemons are at work, for people: nothing is decided by it.
+
+create table worker_beats (
+    name text collate "C" not null primary key,
+    version text not null,
+    started_at timestamptz not null,
+    seen_at timestamptz not null
+);
+
+create view workers as
+select name, version, started_at, seen_at
+from worker_beats;
