@@ -13,6 +13,8 @@ mod config;
 mod credential;
 mod daemon;
 #[cfg(feature = "simulator")]
+mod docs;
+#[cfg(feature = "simulator")]
 mod exposed;
 #[cfg(all(feature = "nats", feature = "simulator"))]
 mod fleet;
