@@ -14,5 +14,6 @@
 mod blocks;
 mod examples;
 mod queries;
+mod runbook;
 mod schemas;
 mod stories;

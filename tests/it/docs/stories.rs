@@ -12,7 +12,12 @@ use crate::{
 };
 
 /// The pages whose commands run. Before each of them but README, `init` was run and the project `acme` added and synced.
-pub(super) const STORIES: [&str; 3] = ["README.md", "docs/integration.md", "docs/simulator.md"];
+pub(super) const STORIES: [&str; 4] = [
+    "README.md",
+    "docs/integration.md",
+    "docs/operations.md",
+    "docs/simulator.md",
+];
 
 /// The sample, and the team whose key the pages speak of.
 pub(super) fn state() -> State {
@@ -126,5 +131,6 @@ macro_rules! stories {
 stories! {
     the_commands_of_the_readme_run: "README.md",
     the_commands_of_integration_run: "docs/integration.md",
+    the_commands_of_operations_run: "docs/operations.md",
     the_commands_of_the_simulator_run: "docs/simulator.md",
 }
