@@ -4,7 +4,7 @@
 //!
 //! | comment | |
 //! |---|---|
-//! | none | shell commands run in the page's story, SQL runs on both databases, JSON and TOML are read |
+//! | none | shell commands run in the page's story, SQL runs on both databases, JSON, TOML and YAML are read |
 //! | `<!-- exits 2: COMMAND -->` | this line of it ends with that code |
 //! | `<!-- in the background -->` | a daemon, which goes on until the page ends |
 //! | `<!-- Postgres -->` | SQL for that database alone |

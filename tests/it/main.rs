@@ -12,6 +12,7 @@ mod codes;
 mod config;
 mod credential;
 mod daemon;
+mod deploy;
 #[cfg(feature = "simulator")]
 mod docs;
 #[cfg(feature = "simulator")]

@@ -1,4 +1,4 @@
-//! What is shipped beside the code works and tells the truth: README, docs, deploy.
+//! What is shipped beside the code works and tells the truth: README, docs. `deploy` is for the rest.
 
 use std::{fs, path::Path, process::Command};
 
@@ -152,38 +152,6 @@ async fn the_demo_shows_the_main_job_and_leaves_nothing() {
     }
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
     assert!(!house.path("catalog-sync.db").exists());
-}
-
-#[test]
-fn systemd_takes_the_unit_and_finds_it_hardened() {
-    let analyze = |arguments: &[&str], folder: &Path| {
-        let mut command = Command::new("systemd-analyze");
-        command.args(arguments).current_dir(folder).output()
-    };
-    let folder = tempfile::tempdir().unwrap();
-    if analyze(&["--version"], folder.path()).is_err() {
-        println!("skipped: systemd-analyze is not on this machine");
-        return;
-    }
-    let unit = "catalog-sync.service";
-    // It wants the program to be there.
-    let text = shipped("deploy/catalog-sync.service")
-        .replace("/usr/bin/catalog-sync", env!("CARGO_BIN_EXE_catalog-sync"));
-    fs::write(folder.path().join(unit), &text).unwrap();
-
-    let verify = ["verify", "--recursive-errors=no", unit];
-    let verified = analyze(&verify, folder.path()).unwrap();
-    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-    assert!(
-        verified.status.success() && !said.contains("catalog-sync"),
-        "{said}"
-    );
-    // Tenths of 0, the best, to 10. It is 1.2 with systemd 252; another version may look at more.
-    let security = ["security", "--offline=true", "--threshold=15", unit];
-    let secured = analyze(&security, folder.path()).unwrap();
-    let said = String::from_utf8_lossy(&secured.stdout).into_owned();
-    assert!(secured.status.success(), "{said}");
-    assert!(text.contains("\n[Install]\nWantedBy=multi-user.target\n"));
 }
 
 /// A licence, a source or a crate that `deny.toml` does not allow, and what is known to be vulnerable where the list of that is at

@@ -147,7 +147,7 @@ fn every_block_says_how_it_is_run() {
                     "sh" | "console" => {
                         assert!(has_story, "{place}: the page has no story that runs it");
                     }
-                    "sql" | "json" | "toml" | "text" | "" => {}
+                    "sql" | "json" | "toml" | "yaml" | "text" | "" => {}
                     other => panic!("{place}: nothing runs a block of '{other}'"),
                 },
             }
@@ -156,7 +156,7 @@ fn every_block_says_how_it_is_run() {
 }
 
 #[test]
-fn json_and_toml_can_be_read() {
+fn json_toml_and_yaml_can_be_read() {
     for page in pages() {
         for block in blocks(&page) {
             let place = format!("{}:{}", page.display(), block.line);
@@ -167,6 +167,10 @@ fn json_and_toml_can_be_read() {
                     {
                         document.unwrap_or_else(|error| panic!("{place}: {error}"));
                     }
+                }
+                ("yaml", Note::None) => {
+                    serde_yaml_ng::from_str::<serde_yaml_ng::Value>(&block.text)
+                        .unwrap_or_else(|error| panic!("{place}: {error}"));
                 }
                 ("toml", Note::None) => {
                     let folder = tempfile::tempdir().unwrap();
