@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use self::fetch::{Fetched, Known, fetch};
 pub use self::{
-    report::{Report, Waiting},
+    report::{Report, Unrecorded, Waiting},
     signer::signer,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     clock,
     diagnosis::Diagnosis,
     project::{Project, ProjectId, SealedKey},
-    run::{Cost, HoldEnd, Outcome, Run, Trigger},
+    run::{Cost, HoldEnd, Outcome, Run, Timings, Trigger},
     store::{self, Aftermath, Claim, HoldTurn, Lease, Spent, State, Store},
     vault::Vault,
 };
@@ -90,6 +90,21 @@ struct Asked<'a> {
     ahead: TimeDelta,
 }
 
+/// Times what is done one after the other.
+struct Lap(tokio::time::Instant);
+
+impl Lap {
+    fn begin() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+
+    /// How long it took since the last one ended.
+    fn end(&mut self) -> Duration {
+        let now = tokio::time::Instant::now();
+        now - std::mem::replace(&mut self.0, now)
+    }
+}
+
 /// A worker stops trusting its lease when this part of it, a tenth, is left.
 const MARGIN: u32 = 10;
 
@@ -132,12 +147,8 @@ impl Engine {
         claimed_at: tokio::time::Instant,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
-        let trigger = claim
-            .request
-            .as_ref()
-            .map_or(Trigger::Schedule, |request| request.trigger);
         let asked = Asked {
-            trigger,
+            trigger: claim.trigger(),
             approved: None,
             ahead: TimeDelta::zero(),
         };
@@ -160,7 +171,7 @@ impl Engine {
                 _ => self.postpone(claim, meter).await,
             };
             if let Err(error) = given_back {
-                tracing::debug!(event = "lease.not_released", project.id = %claim.project.id, %error, "the lease runs out by itself");
+                tracing::debug!(event = "lease.not_released", project.id = %claim.project.id, error.sentence = %error, "the lease runs out by itself");
             }
         }
         worked
@@ -268,8 +279,10 @@ impl Engine {
             is_last_chance: _,
         } = claim;
         let started_at = clock::now();
+        let mut lap = Lap::begin();
         // Nobody else writes it while the lease lasts, and what is read upstream is judged by what was known.
         let local = self.store.load_catalog(&project.id).await?;
+        let loading = lap.end();
         let known = Known {
             project,
             state,
@@ -279,6 +292,7 @@ impl Engine {
         };
         let fetching = self.fetch(key, known, reserve_of(trigger), meter);
         let fetched = self.while_beating(lease, claimed_at, fetching).await??;
+        let upstream = lap.end();
         let standing = Standing::of(state.hold.as_ref(), approved);
         let finished_at = clock::now();
         let Review {
@@ -336,6 +350,7 @@ impl Engine {
                 run.resume_at,
             ),
         };
+        lap.end();
         let committed = self.store.commit(lease, &plan, &run, &aftermath).await?;
         let report = Report {
             run,
@@ -345,11 +360,12 @@ impl Engine {
             hold,
             hold_ended: aftermath.hold.ended,
             committed,
+            timings: Timings {
+                upstream,
+                database: loading + lap.end(),
+            },
         };
-        let reason = request
-            .as_ref()
-            .and_then(|request| request.reason.as_deref());
-        report.log(&project.id, state, reason);
+        report.log(claim, aftermath.budget, self.store.worker());
         Ok(report)
     }
 
@@ -372,7 +388,7 @@ impl Engine {
                     Ok(Ok(_)) => trusted_until = attempted_at + trust,
                     Ok(Err(error @ Error::LeaseLost { .. })) => return error,
                     Ok(Err(error)) if tokio::time::Instant::now() < trusted_until => {
-                        tracing::debug!(event = "lease.not_renewed", project.id = %lease.project, %error, "trying again");
+                        tracing::debug!(event = "lease.not_renewed", project.id = %lease.project, error.sentence = %error, "trying again");
                     }
                     Ok(Err(_)) | Err(_) => {
                         return Error::LeaseLost {
