@@ -260,3 +260,31 @@ fn the_filter_can_be_changed_at_run_time() {
         assert!(matches!(reload.filter(&log("")), Err(Error::Gone(_))));
     }
 }
+
+#[test]
+fn a_text_from_elsewhere_is_no_line_of_its_own_and_moves_no_cursor() {
+    let written = Written::default();
+    let writer = written.clone();
+    let log = Log::default();
+    let (dispatch, _) = dispatch(&log, Stderr::Plain, Speaks::Log, None, move || {
+        writer.clone()
+    })
+    .unwrap();
+    tracing::dispatcher::with_default(&dispatch, || {
+        let name = "a\u{1b}[2J\r\n2026-01-01T00:00:00.000Z ERROR b";
+        tracing::info!(event = "a.b", project.id = %name, count = 2, "of {name}");
+    });
+    let said = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    assert!(!said.contains(['\u{1b}', '\r']), "{said:?}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(lines[0].contains("INFO of a"), "{said}");
+    assert!(
+        lines[1].starts_with("    2026") && lines[1].contains(" a.b project.id=a"),
+        "{said}"
+    );
+    assert!(
+        lines[2].starts_with("    2026") && lines[2].ends_with(" count=2"),
+        "{said}"
+    );
+}

@@ -254,3 +254,52 @@ fn clean(span: &mut SpanData) {
         *description = redact(description).into_owned().into();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{borrow::Cow, time::SystemTime};
+
+    use opentelemetry::{
+        InstrumentationScope,
+        trace::{SpanContext, SpanId, SpanKind},
+    };
+
+    use super::*;
+
+    #[test]
+    fn no_span_tells_a_secret() {
+        let secrets = [
+            "-----BEGIN PRIVATE KEY-----\nMIGHcanary\n-----END PRIVATE KEY-----",
+            "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJjYW5hcnkifQ.canary",
+            "Authorization: Bearer canary",
+            "postgres://me:canary@db/catalog",
+        ];
+        for secret in secrets {
+            let mut span = SpanData {
+                span_context: SpanContext::empty_context(),
+                parent_span_id: SpanId::INVALID,
+                parent_span_is_remote: false,
+                span_kind: SpanKind::Internal,
+                name: Cow::Borrowed("sync"),
+                start_time: SystemTime::UNIX_EPOCH,
+                end_time: SystemTime::UNIX_EPOCH,
+                attributes: vec![
+                    KeyValue::new("project.id", "acme"),
+                    KeyValue::new("endpoint", secret),
+                ],
+                dropped_attributes_count: 0,
+                events: opentelemetry_sdk::trace::SpanEvents::default(),
+                links: opentelemetry_sdk::trace::SpanLinks::default(),
+                status: Status::error(secret),
+                instrumentation_scope: InstrumentationScope::default(),
+            };
+            clean(&mut span);
+            let said = format!("{span:?}");
+            assert!(!said.contains("canary"), "{said}");
+            assert!(
+                said.contains("acme") && said.contains("[redacted]"),
+                "{said}"
+            );
+        }
+    }
+}

@@ -100,5 +100,5 @@ async fn every_question_of_the_page_gets_an_answer() {
         "{changed}"
     );
     let waited = answer("How long did those wait who asked for a sync?");
-    assert!(waited.contains("requests 3, median"), "{waited}");
+    assert!(waited.contains("requests 6, median"), "{waited}");
 }
