@@ -12,7 +12,6 @@ impl Traces {
     /// # Errors
     ///
     /// Never.
-    #[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
     pub fn start(_: &config::Traces, _: &str) -> Result<Option<Self>, Error> {
         Ok(None)
     }
