@@ -69,7 +69,7 @@ pub(super) async fn read_error(response: &mut Response, options: &Options) -> Ve
         Err(failure) => {
             tracing::debug!(
                 event = "request.error_unread",
-                reason = %failure,
+                error.sentence = %failure,
                 "the body of an error did not come whole"
             );
             Vec::new()

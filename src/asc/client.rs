@@ -10,6 +10,7 @@ use reqwest::{StatusCode, Url, header::AUTHORIZATION, redirect};
 use serde::de::DeserializeOwned;
 use tokio::{sync::SemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{
     body::{self, Decoded, Room},
@@ -25,6 +26,7 @@ use crate::{
     clock,
     credential::Identity,
     retry::{Bases, Retry},
+    telemetry::ms,
 };
 
 /// A wait longer than this is not spent here: the run ends and is due again when it is over.
@@ -206,13 +208,6 @@ pub struct Session {
     reserve_reached: OnceLock<Budget>,
 }
 
-/// Which try it is.
-#[derive(Clone, Copy)]
-enum Try {
-    First,
-    Again,
-}
-
 /// How one try ended, when it did not succeed.
 enum Attempt {
     /// 401: worth one new token.
@@ -263,9 +258,9 @@ impl Session {
     ) -> Result<Decoded<T>, Error> {
         let mut retry = Retry::new(self.client.0.options.retry);
         let mut may_renew_token = true;
-        let mut which = Try::First;
+        let mut attempt = 1;
         loop {
-            let (wait, error) = match self.try_once(url, room, which).await {
+            let (wait, error) = match self.try_once(url, room, attempt).await {
                 Ok(document) => return Ok(document),
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::Refused(token, error)) => {
@@ -291,7 +286,7 @@ impl Session {
                 tracing::debug!(
                     event = "request.not_retried",
                     endpoint = error.endpoint,
-                    reason = %error.failure,
+                    error.sentence = %error.failure,
                     "the key's retries are spent"
                 );
                 return Err(error);
@@ -299,11 +294,11 @@ impl Session {
             tracing::debug!(
                 event = "request.retried",
                 endpoint = error.endpoint,
-                reason = %error.failure,
-                wait_ms = wait.as_millis(),
+                error.sentence = %error.failure,
+                wait_ms = ms(wait),
                 "trying again"
             );
-            which = Try::Again;
+            attempt += 1;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.terms.stop.cancelled() => {}
@@ -316,7 +311,7 @@ impl Session {
         &self,
         url: &Url,
         room: &Room,
-        which: Try,
+        attempt: u32,
     ) -> Result<Decoded<T>, Attempt> {
         let endpoint = url.path();
         let breaker = &self.client.0.breaker;
@@ -329,11 +324,23 @@ impl Session {
             .admit(Instant::now())
             .map_err(|outage| Attempt::Final(Error::new(endpoint, down(&outage))))?;
         self.meter.count_request();
-        match which {
-            Try::First => self.key.earn_retry(),
-            Try::Again => self.meter.count_retry(),
+        match attempt {
+            1 => self.key.earn_retry(),
+            _ => self.meter.count_retry(),
         }
-        let result = self.send(url, token, room).await;
+        let span = tracing::debug_span!(
+            "request",
+            otel.kind = "client",
+            method = "GET",
+            endpoint,
+            attempt,
+            status = Empty,
+            otel.status_code = Empty
+        );
+        let result = self.send(url, token, room).instrument(span.clone()).await;
+        if result.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
         match &result {
             Err(Attempt::Fault(_)) => breaker.failed(self.key.name, Instant::now()),
             Ok(_) | Err(Attempt::Refused(..) | Attempt::Throttled(_) | Attempt::Final(_)) => {
@@ -407,6 +414,7 @@ impl Session {
         }
         let clock_ahead = rate::clock_ahead(response.headers(), now);
         let asked = rate::retry_after(response.headers(), now);
+        Span::current().record("status", status.as_u16());
         tracing::debug!(
             event = "request.answered",
             endpoint,

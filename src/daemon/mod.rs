@@ -39,10 +39,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::outage::Outage;
 use self::{
     clocks::{ClockWatch, Clocks},
     health::{Phase, Readiness},
-    outage::Outage,
     pulse::Pulse,
 };
 use crate::{
@@ -84,6 +84,8 @@ pub struct Daemon {
     pub queues: Vec<Arc<dyn Queue>>,
     /// What can be set while it runs.
     pub settings: watch::Receiver<Settings>,
+    /// What tells that the database is away, which it may have been before the daemon began.
+    pub database: Outage,
     /// Whether its loops go round, for those who tell of it.
     pub pulse: Pulse,
     /// Whether it does its work, for those who tell of it.
@@ -141,6 +143,7 @@ impl Daemon {
             engine,
             queues,
             settings,
+            database,
             pulse,
             readiness,
         } = self;
@@ -151,7 +154,7 @@ impl Daemon {
             settings,
             pulse,
             readiness,
-            database: Outage::of("database"),
+            database,
             work: Notify::new(),
             changes: watch::Sender::new(0),
         });
@@ -239,7 +242,12 @@ impl Loops {
         while let Some(ended) = self.tasks.join_next_with_id().await {
             if ended.is_err() {
                 let Crash { part, why } = self.crash(ended);
-                tracing::error!(event = "daemon.part_crashed", part, why, "while stopping");
+                tracing::error!(
+                    event = "daemon.part_crashed",
+                    part,
+                    error.sentence = why,
+                    "while stopping"
+                );
             }
         }
     }

@@ -8,6 +8,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::telemetry::ms;
+
 const BETWEEN_LINES: Duration = Duration::from_mins(1);
 
 /// How long nothing has failed when an outage is over.
@@ -15,7 +17,7 @@ const CALM: Duration = Duration::from_secs(5);
 
 /// One thing that can be down, whoever notices.
 #[derive(Debug)]
-pub(super) struct Outage {
+pub struct Outage {
     what: &'static str,
     state: Mutex<Option<Down>>,
 }
@@ -36,7 +38,9 @@ enum Line {
 }
 
 impl Outage {
-    pub(super) fn of(what: &'static str) -> Self {
+    /// One that is up, so far.
+    #[must_use]
+    pub fn of(what: &'static str) -> Self {
         Self {
             what,
             state: Mutex::default(),
@@ -44,28 +48,24 @@ impl Outage {
     }
 
     /// It failed.
-    pub(super) fn failed(&self, why: &dyn Display) {
+    pub fn failed(&self, why: &dyn Display) {
         let what = self.what;
-        match self.note(Instant::now()) {
-            Line::Began => tracing::error!(
-                event = "dependency.down",
-                dependency = what,
-                error = %why,
-                "{what}: cannot be used; it is tried again until it can"
-            ),
-            Line::Lasts(lasted) => tracing::error!(
-                event = "dependency.down",
-                dependency = what,
-                error = %why,
-                down_ms = lasted.as_millis(),
-                "{what}: still cannot be used"
-            ),
-            Line::Nothing => {}
-        }
+        let (lasted, still) = match self.note(Instant::now()) {
+            Line::Began => (Duration::ZERO, ""),
+            Line::Lasts(lasted) => (lasted, "still "),
+            Line::Nothing => return,
+        };
+        tracing::error!(
+            event = "dependency.down",
+            dependency = what,
+            error.sentence = %why,
+            down_ms = ms(lasted),
+            "{what}: {still}cannot be used; it is tried again until it can"
+        );
     }
 
     /// It works. The outage is over when nothing has failed for a while: what answers questions may still refuse to write.
-    pub(super) fn works(&self) {
+    pub fn works(&self) {
         let ended = {
             let mut state = self.lock();
             state.take_if(|down| down.failed_at.elapsed() >= CALM)
@@ -75,7 +75,7 @@ impl Outage {
             tracing::info!(
                 event = "dependency.up",
                 dependency = what,
-                down_ms = down.since.elapsed().as_millis(),
+                down_ms = ms(down.since.elapsed()),
                 "{what}: can be used again"
             );
         }

@@ -13,11 +13,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
+use tracing::{
+    Instrument as _,
+    field::{Empty, display},
+};
 use uuid::Uuid;
 
 use self::fetch::{Fetched, Known, fetch};
 pub use self::{
-    report::{Report, Waiting},
+    report::{Report, Unrecorded, Waiting},
     signer::signer,
 };
 use crate::{
@@ -30,7 +34,7 @@ use crate::{
     clock,
     diagnosis::Diagnosis,
     project::{Project, ProjectId, SealedKey},
-    run::{Cost, HoldEnd, Outcome, Run, Trigger},
+    run::{Cost, HoldEnd, Outcome, Run, Timings, Trigger},
     store::{self, Aftermath, Claim, HoldTurn, Lease, Spent, State, Store},
     vault::Vault,
 };
@@ -90,6 +94,17 @@ struct Asked<'a> {
     ahead: TimeDelta,
 }
 
+/// Times what is done one after the other.
+struct Lap(tokio::time::Instant);
+
+impl Lap {
+    /// How long it took since the last one ended.
+    fn end(&mut self) -> Duration {
+        let now = tokio::time::Instant::now();
+        now - std::mem::replace(&mut self.0, now)
+    }
+}
+
 /// A worker stops trusting its lease when this part of it, a tenth, is left.
 const MARGIN: u32 = 10;
 
@@ -132,12 +147,8 @@ impl Engine {
         claimed_at: tokio::time::Instant,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
-        let trigger = claim
-            .request
-            .as_ref()
-            .map_or(Trigger::Schedule, |request| request.trigger);
         let asked = Asked {
-            trigger,
+            trigger: claim.trigger(),
             approved: None,
             ahead: TimeDelta::zero(),
         };
@@ -151,7 +162,29 @@ impl Engine {
         asked: Asked<'_>,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
-        let worked = self.work(claim, claimed_at, asked, meter).await;
+        let span = tracing::debug_span!(
+            "sync",
+            project.id = %claim.project.id,
+            trigger.kind = %asked.trigger,
+            epoch = claim.lease.epoch,
+            run.id = Empty,
+            outcome = Empty,
+            error.code = Empty,
+            otel.status_code = Empty
+        );
+        let work = self.work(claim, claimed_at, asked, meter);
+        let worked = work.instrument(span.clone()).await;
+        let (outcome, code) = match &worked {
+            Ok(Report { run, .. }) => {
+                span.record("run.id", display(run.id));
+                let code = run.error.as_ref().map(|error| error.code.as_str());
+                (Some(run.outcome.as_str()), code)
+            }
+            Err(error) => (None, Some(error.code())),
+        };
+        span.record("outcome", outcome);
+        span.record("error.code", code);
+        span.record("otel.status_code", code.map(|_| "ERROR"));
         if let Err(error) = &worked {
             // The first error tells more than one of giving back; the lease runs out by itself.
             let given_back = match error {
@@ -160,7 +193,7 @@ impl Engine {
                 _ => self.postpone(claim, meter).await,
             };
             if let Err(error) = given_back {
-                tracing::debug!(event = "lease.not_released", project.id = %claim.project.id, %error, "the lease runs out by itself");
+                tracing::debug!(event = "lease.not_released", project.id = %claim.project.id, error.sentence = %error, "the lease runs out by itself");
             }
         }
         worked
@@ -247,6 +280,7 @@ impl Engine {
         self.store.reopen(&lease, digest).await
     }
 
+    #[expect(clippy::too_many_lines, reason = "one run, from top to bottom")]
     async fn work(
         &self,
         claim: &Claim,
@@ -268,8 +302,12 @@ impl Engine {
             is_last_chance: _,
         } = claim;
         let started_at = clock::now();
+        let began = tokio::time::Instant::now();
+        let mut lap = Lap(began);
         // Nobody else writes it while the lease lasts, and what is read upstream is judged by what was known.
-        let local = self.store.load_catalog(&project.id).await?;
+        let loaded = self.store.load_catalog(&project.id);
+        let local = loaded.instrument(tracing::debug_span!("load")).await?;
+        let loading = lap.end();
         let known = Known {
             project,
             state,
@@ -278,21 +316,19 @@ impl Engine {
             turn: lease.epoch,
         };
         let fetching = self.fetch(key, known, reserve_of(trigger), meter);
-        let fetched = self.while_beating(lease, claimed_at, fetching).await??;
+        let fetching = self.while_beating(lease, claimed_at, fetching);
+        let fetched = fetching.instrument(tracing::debug_span!("fetch")).await??;
+        let upstream = lap.end();
         let standing = Standing::of(state.hold.as_ref(), approved);
         let finished_at = clock::now();
         let Review {
             plan,
             hold,
             is_approved,
-        } = self.review(
-            project,
-            &fetched,
-            state,
-            &local,
-            standing,
-            finished_at + ahead,
-        );
+        } = tracing::debug_span!("review").in_scope(|| {
+            let now = finished_at + ahead;
+            self.review(project, &fetched, state, &local, standing, now)
+        });
 
         let key_health = fetched.key_health(state.key_health, finished_at);
         let covered = fetched.snapshot.covers().clone();
@@ -336,7 +372,9 @@ impl Engine {
                 run.resume_at,
             ),
         };
-        let committed = self.store.commit(lease, &plan, &run, &aftermath).await?;
+        lap.end();
+        let commit = self.store.commit(lease, &plan, &run, &aftermath);
+        let committed = commit.instrument(tracing::debug_span!("commit")).await?;
         let report = Report {
             run,
             epoch: lease.epoch,
@@ -345,11 +383,13 @@ impl Engine {
             hold,
             hold_ended: aftermath.hold.ended,
             committed,
+            timings: Timings {
+                upstream,
+                database: loading + lap.end(),
+                total: began.elapsed(),
+            },
         };
-        let reason = request
-            .as_ref()
-            .and_then(|request| request.reason.as_deref());
-        report.log(&project.id, state, reason);
+        report.log(claim, aftermath.budget, self.store.worker());
         Ok(report)
     }
 
@@ -372,7 +412,7 @@ impl Engine {
                     Ok(Ok(_)) => trusted_until = attempted_at + trust,
                     Ok(Err(error @ Error::LeaseLost { .. })) => return error,
                     Ok(Err(error)) if tokio::time::Instant::now() < trusted_until => {
-                        tracing::debug!(event = "lease.not_renewed", project.id = %lease.project, %error, "trying again");
+                        tracing::debug!(event = "lease.not_renewed", project.id = %lease.project, error.sentence = %error, "trying again");
                     }
                     Ok(Err(_)) | Err(_) => {
                         return Error::LeaseLost {

@@ -25,3 +25,5 @@ mod start;
 mod stop;
 #[cfg(feature = "simulator")]
 mod takeover;
+#[cfg(all(feature = "otlp", feature = "simulator"))]
+mod traces;

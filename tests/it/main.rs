@@ -15,6 +15,7 @@ mod daemon;
 mod deploy;
 #[cfg(feature = "simulator")]
 mod docs;
+mod events;
 #[cfg(feature = "simulator")]
 mod exposed;
 #[cfg(all(feature = "nats", feature = "simulator"))]

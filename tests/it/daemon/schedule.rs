@@ -92,7 +92,7 @@ async fn a_broken_file_leaves_everything_as_it_was(backend: Backend) {
     house.write("worker.toml", "[schedule]\ncron = \"at noon\"\n");
     daemon.signal(Signal::HUP);
     let rejected = daemon.event("config.rejected").await;
-    let why = rejected["error"].as_str().unwrap();
+    let why = rejected["error.sentence"].as_str().unwrap();
     assert!(why.contains("worker.toml:2"), "{why}");
     house.write("worker.toml", "[schedule\n");
     daemon.signal(Signal::HUP);
@@ -123,6 +123,8 @@ async fn the_log_filter_is_set_anew_at_sighup(backend: Backend) {
     sql.make_due(None).await;
     let issued = daemon.event("slots.issued").await;
     assert_eq!(issued["level"], "DEBUG", "{issued}");
+    let answered = daemon.event("request.answered").await;
+    assert_eq!(answered["spans"][0]["project.id"], "p1", "{answered}");
     house.write("worker.toml", "[log]\nfilter = \"warn\"\n");
     daemon.signal(Signal::HUP);
     // It is not told any more, so the rows tell.
