@@ -140,7 +140,7 @@ pub(crate) async fn a_project_is_stale_by_its_own_schedule(store: &dyn Store) {
         stalest.into_iter().map(|one| one.project_id).collect()
     };
     assert!(after(2).await.is_empty());
-    assert_eq!(names(after(24).await), [hourly_one.clone()]);
+    assert_eq!(names(after(24).await), std::slice::from_ref(&hourly_one));
     assert_eq!(names(after(48).await), [daily, hourly_one]);
 }
 
