@@ -195,7 +195,7 @@ async fn patiently(wiring: &Wiring) -> anyhow::Result<Engine> {
         };
         match ready.await {
             Ok(engine) => return Ok(engine),
-            Err(error) if matches!(error.downcast_ref(), Some(store::Error::Unavailable(_))) => {
+            Err(error) if is_worth_waiting(&error) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::error!(
                         event = "dependency.down",
@@ -209,6 +209,14 @@ async fn patiently(wiring: &Wiring) -> anyhow::Result<Engine> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether the database may be there later: it is away, or whoever upgrades has not migrated it yet.
+fn is_worth_waiting(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(store::Error::Unavailable(_) | store::Error::OlderSchema { .. })
+    )
 }
 
 /// A master key that some of the keys need, and is not at hand, is told; with none that any needs there is nothing to do.

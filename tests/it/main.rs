@@ -13,6 +13,8 @@ mod config;
 mod credential;
 mod daemon;
 #[cfg(feature = "simulator")]
+mod doctor;
+#[cfg(feature = "simulator")]
 mod exposed;
 #[cfg(all(feature = "nats", feature = "simulator"))]
 mod fleet;
@@ -43,7 +45,11 @@ mod shipped;
 mod simulation;
 #[cfg(feature = "simulator")]
 mod simulator;
+#[cfg(feature = "simulator")]
+mod status;
 mod store;
 #[cfg(feature = "simulator")]
 mod sync;
+#[cfg(feature = "simulator")]
+mod upgrades;
 mod vault;
