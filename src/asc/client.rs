@@ -84,11 +84,11 @@ impl Options {
 
 /// A client of App Store Connect: one for the process, whatever the number of keys.
 #[derive(Clone)]
-pub struct Client(Arc<Shared>);
+pub struct Client(pub(super) Arc<Shared>);
 
-struct Shared {
-    http: reqwest::Client,
-    options: Options,
+pub(super) struct Shared {
+    pub(super) http: reqwest::Client,
+    pub(super) options: Options,
     keys: Keys,
     breaker: Breaker,
 }

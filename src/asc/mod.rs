@@ -15,6 +15,7 @@ mod groups;
 mod meter;
 mod page;
 pub mod rate;
+mod reach;
 mod resource;
 mod signer;
 mod text;
@@ -32,6 +33,7 @@ pub use self::{
     error::{Astray, Error, Failure, Limit},
     groups::Groups,
     meter::Meter,
+    reach::Reached,
     signer::Signer,
     token::SigningError,
 };

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{
     Verdict, catalog, history,
     output::{BOLD, DIM, Output},
-    project, setup, sync,
+    project, setup, status, sync,
     wiring::Wiring,
 };
 use crate::{
@@ -212,7 +212,7 @@ impl<'a> Stage<'a> {
     async fn tell_what_it_cost(&self, engine: &Engine) -> anyhow::Result<()> {
         self.title("11. How the project fares, and what each run cost.")?;
         self.command("status lumen")?;
-        catalog::status(Some(&self.id), &*engine.store, self.output).await?;
+        status::project(&self.id, &Config::default(), &*engine.store, self.output).await?;
         self.output.say("")?;
         self.command("runs lumen")?;
         catalog::runs(&self.id, 10, &*engine.store, self.output)

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Verdict,
     output::{BOLD, DIM, GREEN, Output, RED, at, change_style, plain},
-    parse_instant,
+    parse_instant, progress,
 };
 use crate::{
     catalog::{
@@ -101,7 +101,11 @@ pub(super) async fn verify(
     store: &dyn Store,
     output: &Output,
 ) -> anyhow::Result<Verdict> {
-    let proof = store::verify(store, id, clock::now()).await?;
+    let bar = progress::spinner(output);
+    bar.set_message("replaying the change log");
+    let proof = store::verify(store, id, clock::now()).await;
+    bar.finish_and_clear();
+    let proof = proof?;
     output.json(&answer(&proof)?)?;
     if proof.holds() {
         output.say(format_args!(

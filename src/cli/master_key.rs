@@ -2,13 +2,13 @@
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
     Verdict,
     output::{BOLD, GREEN, Output, RED, ago, counted, or_dash},
+    progress,
     wiring::{Wiring, plainly},
 };
 use crate::{
@@ -177,7 +177,7 @@ async fn rotate(id: Option<&str>, wiring: &Wiring, output: &Output) -> anyhow::R
         );
     }
     let first = vault.master_key_id();
-    let bar = progress(to_do(&*store, &first).await?, output);
+    let bar = progress::bar(to_do(&*store, &first).await?, "API keys", output);
     let rotated = master_keys::rotate(&vault, &*store, |done| bar.inc(done)).await;
     bar.finish_and_clear();
     let rotated = rotated.map_err(plainly)?;
@@ -251,15 +251,6 @@ async fn to_do(store: &dyn Store, first: &str) -> anyhow::Result<u64> {
         .filter(|known| known.id != first)
         .map(|known| known.api_keys)
         .sum())
-}
-
-fn progress(length: u64, output: &Output) -> ProgressBar {
-    if !output.shows_progress() {
-        return ProgressBar::hidden();
-    }
-    let template = "{bar:30} {pos}/{len} API keys, {per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(template).expect("the template is valid");
-    ProgressBar::new(length).with_style(style)
 }
 
 async fn retire(id: &str, wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {

@@ -6,18 +6,21 @@
 mod catalog;
 #[cfg(feature = "simulator")]
 mod demo;
+mod doctor;
 mod guard;
 mod history;
 mod key;
 mod master_key;
 mod memory;
 mod output;
+mod progress;
 mod project;
 mod resync;
 mod run;
 mod setup;
 #[cfg(feature = "simulator")]
 mod simulate;
+mod status;
 mod sync;
 mod wiring;
 
@@ -129,11 +132,8 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         limit: u32,
     },
-    /// Show how projects fare
-    Status {
-        /// Only this project, with its whole story
-        id: Option<ProjectId>,
-    },
+    /// Show how projects fare, the worst first, or one project's whole story
+    Status(status::Args),
     /// Explain an error code, or list them all
     Explain {
         /// The code
@@ -141,9 +141,15 @@ enum Command {
         code: Option<Code>,
     },
     /// Bring the database's schema up to date
-    Migrate,
-    /// Check the configuration and show it as it is understood
+    Migrate {
+        /// Say which migrations lack, and change nothing; exits with 2 when any does
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check the configuration and what it names on this side, and show it as it is understood; 'doctor' looks at all around it
     CheckConfig,
+    /// Check all that a worker needs: what 'check-config' does, and brokers, Apple, clocks, daemons and projects beside
+    Doctor,
     /// Serve a simulated App Store Connect to rehearse against: Apple offers no sandbox for this API
     #[cfg(feature = "simulator")]
     Simulate(simulate::Args),
@@ -266,14 +272,16 @@ impl Cli {
             Command::Explain { code } => return setup::explain(code, output),
             _ => {}
         }
-        if let Command::Run = self.command {
-            return run::run(self.config.as_deref(), output).await;
+        match self.command {
+            Command::Run => return run::run(self.config.as_deref(), output).await,
+            Command::Doctor => return doctor::doctor(self.config.as_deref(), output).await,
+            _ => {}
         }
         let wiring = Wiring::load(self.config.as_deref())?;
         match self.command {
             #[cfg(feature = "simulator")]
             Command::Demo | Command::Simulate(_) => Ok(Verdict::Done),
-            Command::Explain { .. } | Command::Run => Ok(Verdict::Done),
+            Command::Explain { .. } | Command::Run | Command::Doctor => Ok(Verdict::Done),
             Command::Resync(args) => resync::resync(args, &*wiring.store().await?, output).await,
             Command::Init { new_master_key } => setup::init(new_master_key, &wiring, output).await,
             Command::Project(command) => command.run(&wiring, output).await,
@@ -300,10 +308,9 @@ impl Cli {
             Command::Runs { id, limit } => {
                 catalog::runs(&id, limit, &*wiring.store().await?, output).await
             }
-            Command::Status { id } => {
-                catalog::status(id.as_ref(), &*wiring.store().await?, output).await
-            }
-            Command::Migrate => setup::migrate(&wiring, output).await,
+            Command::Status(args) => status::status(args, &wiring, output).await,
+            Command::Migrate { check: true } => setup::check_schema(&wiring, output).await,
+            Command::Migrate { check: false } => setup::migrate(&wiring, output).await,
             Command::CheckConfig => setup::check_config(&wiring, output).await,
         }
     }

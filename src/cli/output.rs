@@ -2,13 +2,14 @@
 //! `--json`. Answers go to standard output, errors and progress to standard error.
 
 use std::{
-    cell::RefCell,
+    cell::{self, RefCell},
     fmt,
     io::{self, IsTerminal as _, Write as _},
 };
 
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, Table, TableComponent, presets};
+use comfy_table::{Cell, Color, ContentArrangement, Table, TableComponent, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ use crate::{
     catalog::{Answer, Change, ChangeSet, Digest, Hold, HoldSummary, Op},
     clock::{self, Instant},
     diagnosis::Diagnosis,
-    store,
+    environment, store,
     telemetry::redact,
 };
 
@@ -29,12 +30,22 @@ pub(super) const RED: Style = AnsiColor::Red.on_default();
 /// How many changes are shown before the rest is only counted.
 const CHANGES_SHOWN: usize = 40;
 
+/// Whether a line is kept for later.
+enum Kept {
+    Yes,
+    No,
+}
+
 /// Where a command's answer goes.
 pub(super) struct Output {
     json: bool,
     terminal: bool,
     /// Answers of several commands that are to be one document.
     gathered: RefCell<Option<Vec<Value>>>,
+    /// What is to be shown at once.
+    frame: RefCell<Option<String>>,
+    /// Whoever read the answers has gone.
+    closed: cell::Cell<bool>,
 }
 
 impl Output {
@@ -43,7 +54,33 @@ impl Output {
             json,
             terminal: io::stdout().is_terminal() && !json,
             gathered: RefCell::default(),
+            frame: RefCell::default(),
+            closed: cell::Cell::default(),
         }
+    }
+
+    /// Keeps what is said until [`Output::end_frame`]. An answer for machines is a line then.
+    pub(super) fn begin_frame(&self) {
+        self.frame.replace(Some(String::new()));
+    }
+
+    /// What was said since [`Output::begin_frame`].
+    pub(super) fn end_frame(&self) -> String {
+        self.frame.take().unwrap_or_default()
+    }
+
+    /// Whether what was shown can be drawn over.
+    pub(super) fn can_redraw(&self) -> bool {
+        self.terminal && environment::variable("TERM").is_some_and(|terminal| terminal != "dumb")
+    }
+
+    pub(super) fn has_colour(&self) -> bool {
+        self.terminal && AutoStream::choice(&io::stdout()) != ColorChoice::Never
+    }
+
+    /// Whether nobody reads what is written any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
     /// Keeps the answers for machines until [`Output::finish`], which writes them as one.
@@ -76,7 +113,55 @@ impl Output {
         if self.json {
             return Ok(());
         }
-        unless_closed(writeln!(anstream::stdout(), "{line}"))
+        self.line(line)
+    }
+
+    /// A frame that was kept.
+    pub(super) fn frame(&self, frame: &str) -> io::Result<()> {
+        let frame = frame.trim_end_matches('\n');
+        if self.json {
+            self.raw(frame)
+        } else {
+            self.line(frame)
+        }
+    }
+
+    /// A line whose colours are for terminals alone.
+    fn line(&self, line: impl fmt::Display) -> io::Result<()> {
+        match self.keep(&line) {
+            Kept::Yes => Ok(()),
+            Kept::No => self.unless_closed(writeln!(anstream::stdout(), "{line}")),
+        }
+    }
+
+    /// A line as it is.
+    fn raw(&self, line: impl fmt::Display) -> io::Result<()> {
+        match self.keep(&line) {
+            Kept::Yes => Ok(()),
+            Kept::No => self.unless_closed(writeln!(io::stdout(), "{line}")),
+        }
+    }
+
+    fn keep(&self, line: &impl fmt::Display) -> Kept {
+        match self.frame.borrow_mut().as_mut() {
+            None => Kept::No,
+            Some(frame) => {
+                frame.push_str(&line.to_string());
+                frame.push('\n');
+                Kept::Yes
+            }
+        }
+    }
+
+    /// Whoever read the output has read enough; the work goes on all the same.
+    fn unless_closed(&self, written: io::Result<()>) -> io::Result<()> {
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed.set(true);
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// The answer for machines.
@@ -89,11 +174,27 @@ impl Output {
             gathered.push(answer);
             return Ok(());
         }
-        Ok(unless_closed(writeln!(io::stdout(), "{answer:#}"))?)
+        let in_a_line = self.frame.borrow().is_some();
+        if in_a_line {
+            self.raw(answer)?;
+        } else {
+            self.raw(format_args!("{answer:#}"))?;
+        }
+        Ok(())
     }
 
     /// A table for people; in a pipe, lines with tabs between the columns.
     pub(super) fn table(&self, header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+        self.coloured_table(header, rows, |_, _| None)
+    }
+
+    /// The same with colours for some cells, by row and column.
+    pub(super) fn coloured_table(
+        &self,
+        header: &[&str],
+        rows: Vec<Vec<String>>,
+        colour: impl Fn(usize, usize) -> Option<Color>,
+    ) -> io::Result<()> {
         if self.json {
             return Ok(());
         }
@@ -103,7 +204,7 @@ impl Output {
         if !self.terminal {
             let lines = rows.map(|row| row.join("\t"));
             let lines: Vec<String> = [header.join("\t")].into_iter().chain(lines).collect();
-            return unless_closed(writeln!(io::stdout(), "{}", lines.join("\n")));
+            return self.raw(lines.join("\n"));
         }
         let mut table = Table::new();
         // Lines that are too long are for the terminal to break: cells broken in their midst cannot be read or copied.
@@ -120,8 +221,15 @@ impl Output {
         }
         table
             .set_header(header.iter().map(|title| title.replace('_', " ")))
-            .add_rows(rows);
-        unless_closed(writeln!(anstream::stdout(), "{table}"))
+            .add_rows(rows.enumerate().map(|(row, cells)| {
+                let cells = cells.into_iter().enumerate();
+                let cells = cells.map(|(column, text)| match colour(row, column) {
+                    Some(colour) => Cell::new(text).fg(colour),
+                    None => Cell::new(text),
+                });
+                cells.collect::<Vec<_>>()
+            }));
+        self.line(table)
     }
 
     /// Changes, field by field.
@@ -245,14 +353,6 @@ impl Output {
         };
         // Nobody is left to be told.
         writeln!(anstream::stderr(), "{}", redact(&text)).ok();
-    }
-}
-
-/// Whoever read the output has read enough; the work goes on all the same.
-fn unless_closed(written: io::Result<()>) -> io::Result<()> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
     }
 }
 

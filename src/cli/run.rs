@@ -220,13 +220,21 @@ async fn patiently(wiring: &Wiring, database: &Outage) -> anyhow::Result<Engine>
         };
         match ready.await {
             Ok(engine) => return Ok(engine),
-            Err(error) if matches!(error.downcast_ref(), Some(store::Error::Unavailable(_))) => {
+            Err(error) if is_worth_waiting(&error) => {
                 database.failed(&error);
                 tokio::time::sleep(patience.wait()).await;
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether the database may be there later: it is away, or whoever upgrades has not migrated it yet.
+fn is_worth_waiting(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(store::Error::Unavailable(_) | store::Error::OlderSchema { .. })
+    )
 }
 
 /// A master key that some of the keys need, and is not at hand, is told; with none that any needs there is nothing to do.

@@ -8,17 +8,21 @@ use std::{
 };
 
 use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value, json};
 
 use super::{
     Verdict,
     output::{BOLD, GREEN, Output, RED, counted},
+    progress,
     wiring::{Wiring, plainly},
 };
 use crate::{
     clock, config,
     diagnosis::{Code, Retry},
-    master_keys, store, vault,
+    master_keys,
+    store::{self, Store},
+    vault::{self, Vault},
 };
 
 /// What `init` found missing and made.
@@ -125,7 +129,12 @@ fn made(made: bool) -> &'static str {
 /// Applies the migrations that the database lacks.
 pub(super) async fn migrate(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
     let store = wiring.open_store().await?;
-    let before = store.migrate().await?;
+    let bar = progress::spinner(output);
+    let before = store
+        .migrate_telling(&|step| bar.set_message(progress::step(step)))
+        .await;
+    bar.finish_and_clear();
+    let before = before?;
     output.say(if before.applied == before.known {
         format!("schema {} is up to date", before.known)
     } else {
@@ -133,6 +142,38 @@ pub(super) async fn migrate(wiring: &Wiring, output: &Output) -> anyhow::Result<
     })?;
     output.json(&json!({ "schema_before": before.applied, "schema": before.known }))?;
     Ok(Verdict::Done)
+}
+
+/// Says which migrations the database lacks, and changes nothing.
+pub(super) async fn check_schema(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
+    let url = wiring.config.store_url()?;
+    let applied = if store::is_absent(url.expose_secret())? {
+        0
+    } else {
+        let store::Schema { applied, known } = wiring.store_as_it_is().await?.schema().await?;
+        if applied > known {
+            return Err(store::Error::NewerSchema { applied, known }.into());
+        }
+        applied
+    };
+    let lacking: Vec<store::Migration> = store::migrations()
+        .filter(|migration| migration.version > applied)
+        .collect();
+    if lacking.is_empty() {
+        output.say(format_args!("schema {applied} is up to date"))?;
+    } else {
+        let count = counted(lacking.len() as u64, "migration");
+        output.say(format_args!("schema {applied} lacks {count}:"))?;
+    }
+    for store::Migration { version, name } in &lacking {
+        output.say(format_args!("  {version:04} {name}"))?;
+    }
+    output.json(&json!({ "schema": applied, "lacking": lacking }))?;
+    Ok(if lacking.is_empty() {
+        Verdict::Done
+    } else {
+        Verdict::Undecided
+    })
 }
 
 /// Shows the configuration as it is understood, and whether what it names is there. That it is sound in itself was checked when
@@ -183,9 +224,12 @@ pub(super) async fn check_config(wiring: &Wiring, output: &Output) -> anyhow::Re
 async fn check_master_keys(wiring: &Wiring) -> anyhow::Result<()> {
     let store = wiring.store().await?;
     let vault = wiring.vault(&*store).await?;
-    let missing = master_keys::missing(&vault, &*store)
-        .await
-        .map_err(plainly)?;
+    no_master_key_missing(&vault, &*store).await
+}
+
+/// Fails when a master key is not at hand that stored keys need.
+pub(super) async fn no_master_key_missing(vault: &Vault, store: &dyn Store) -> anyhow::Result<()> {
+    let missing = master_keys::missing(vault, store).await.map_err(plainly)?;
     if let Some(missing) = missing.first() {
         let api_keys = counted(missing.api_keys, "API key");
         anyhow::bail!(

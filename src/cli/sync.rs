@@ -9,7 +9,6 @@ use std::{
 use chrono::TimeDelta;
 use clap::Args;
 use futures_util::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,6 +18,7 @@ use tokio::{
 use super::{
     Verdict,
     output::{BOLD, GREEN, Output, RED, YELLOW, counted, plain},
+    progress::Progress,
     wiring::Wiring,
 };
 use crate::{
@@ -158,6 +158,9 @@ pub(super) async fn run(
                 (Verdict::Failed, json!({ "project": id, "error": why }))
             }
         };
+        if outcome == Verdict::Failed {
+            progress.fail();
+        }
         verdict = worse(verdict, outcome);
         answers.push(answer);
     }
@@ -461,57 +464,4 @@ fn answer(id: &ProjectId, report: &Report) -> Value {
         "hold": report.hold,
         "waiting": report.waiting,
     })
-}
-
-/// A bar on a terminal for several projects, a spinner that counts requests for one, and nothing in a pipe.
-struct Progress {
-    bar: ProgressBar,
-    meter: Arc<Meter>,
-    shared: bool,
-}
-
-impl Progress {
-    fn start(ids: &[ProjectId], output: &Output) -> Self {
-        let meter = Arc::new(Meter::default());
-        let shared = ids.len() == 1;
-        if !output.shows_progress() {
-            return Self {
-                bar: ProgressBar::hidden(),
-                meter,
-                shared,
-            };
-        }
-        let counting = Arc::clone(&meter);
-        let (bar, template) = match ids {
-            [id] => (
-                ProgressBar::new_spinner().with_message(id.to_string()),
-                "{spinner} {msg}: {requests} {elapsed}",
-            ),
-            ids => (
-                ProgressBar::new(ids.len() as u64),
-                "{bar:30} {pos}/{len} projects, {per_sec}, {eta} left",
-            ),
-        };
-        let style = ProgressStyle::with_template(template)
-            .expect("the templates above are valid")
-            .with_key(
-                "requests",
-                move |_: &indicatif::ProgressState, text: &mut dyn std::fmt::Write| {
-                    let counted = counted(counting.cost().requests, "request");
-                    write!(text, "{counted}").ok();
-                },
-            );
-        bar.set_style(style);
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Self { bar, meter, shared }
-    }
-
-    /// The meter of one run: the one that is shown, when there is only one run.
-    fn meter(&self) -> Arc<Meter> {
-        if self.shared {
-            Arc::clone(&self.meter)
-        } else {
-            Arc::new(Meter::default())
-        }
-    }
 }

@@ -89,15 +89,19 @@ impl Wiring {
         .await?)
     }
 
-    /// Whether the store is there with the schema that this version needs, without changing anything.
-    pub(super) async fn check_store(&self) -> anyhow::Result<()> {
+    /// The store as it is, whatever its schema; refused if it is missing.
+    pub(super) async fn store_as_it_is(&self) -> anyhow::Result<Arc<dyn Store>> {
         let url = self.config.store_url()?;
-        let store = store::open(
+        Ok(store::open(
             url.expose_secret(),
             &self.store_options(store::Missing::Refused),
         )
-        .await?;
-        let store::Schema { applied, known } = store.schema().await?;
+        .await?)
+    }
+
+    /// Whether the store is there with the schema that this version needs, without changing anything.
+    pub(super) async fn check_store(&self) -> anyhow::Result<()> {
+        let store::Schema { applied, known } = self.store_as_it_is().await?.schema().await?;
         match applied.cmp(&known) {
             Ordering::Less => Err(store::Error::OlderSchema { applied, known }.into()),
             Ordering::Equal => Ok(()),

@@ -32,6 +32,13 @@ pub trait Queue: Send + Sync {
     /// The broker's name in configuration and logs: `nats` or `rabbitmq`.
     fn name(&self) -> &'static str;
 
+    /// Connects, and names what is absent on the broker. Nothing is made, and no message is taken.
+    ///
+    /// # Errors
+    ///
+    /// When the broker cannot be reached, or refuses something.
+    async fn find_absent(&self) -> Result<Vec<String>, Error>;
+
     /// Connects, makes what is absent on the broker, and begins to take requests.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 //! connect, the few statements whose text is not the same, and what their errors mean.
 
 mod error;
+mod examined;
 mod fleet;
 mod master_keys;
 mod nearest;
@@ -31,7 +32,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    budget::Budget,
+    budget::{Budget, Ledger},
     catalog::{Catalog, Digest, Hold, Kind, OwnLimits, Plan, Sources, Unforeseen},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
@@ -40,12 +41,13 @@ use crate::{
 };
 
 pub use error::Error;
+pub use examined::{Disk, Examined, Migration, Step};
 pub use fleet::{
     AGES, Ages, Condition, FailingProject, Fleet, HeldProject, Outbox, Stalest, UNTOLD_COUNTED,
     Worker,
 };
 pub use master_keys::{KnownMasterKey, Resealed, SealedWith};
-pub use open::{Missing, Options, is_absent, open, open_migrated};
+pub use open::{Missing, Options, is_absent, migrations, open, open_migrated};
 pub use proof::verify;
 pub use retention::{Mark, Old, Pruned, Retention};
 pub use views::{
@@ -194,8 +196,17 @@ pub trait Store: Send + Sync {
     /// Which migrations the database has.
     async fn schema(&self) -> Result<Schema, Error>;
 
-    /// Applies the migrations that the database lacks; gives what it had before.
-    async fn migrate(&self) -> Result<Schema, Error>;
+    /// Applies the migrations that the database lacks, all in one transaction; gives what it had before. Fails with
+    /// [`Error::NewerSchema`].
+    async fn migrate(&self) -> Result<Schema, Error> {
+        self.migrate_telling(&|_| {}).await
+    }
+
+    /// The same, telling of each migration as it begins.
+    async fn migrate_telling(&self, tell: &(dyn Fn(Step) + Send + Sync)) -> Result<Schema, Error>;
+
+    /// What the database is, and whether this user may do there what is to be done.
+    async fn examine(&self) -> Result<Examined, Error>;
 
     /// Adds a project with its key, which counts as having worked when it was created, or fails with [`Error::ProjectExists`], or
     /// with [`Error::MasterKeyRetired`].
@@ -467,6 +478,9 @@ pub trait Store: Send + Sync {
         now: Instant,
     ) -> Result<Fleet, Error>;
 
+    /// The daemons that were heard of within the last minute, by name.
+    async fn read_workers(&self, now: Instant) -> Result<Vec<Worker>, Error>;
+
     /// Says that this worker, a daemon, is at work.
     async fn note_worker(
         &self,
@@ -477,6 +491,9 @@ pub trait Store: Send + Sync {
 
     /// Says that this worker has ended.
     async fn forget_worker(&self) -> Result<(), Error>;
+
+    /// What is known of the hourly budget of a project's key, over all projects that use it.
+    async fn load_ledger(&self, id: &ProjectId) -> Result<Ledger, Error>;
 
     /// One project's status.
     async fn read_status(&self, id: &ProjectId) -> Result<Status, Error>;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Error, Store, postgres, sqlite};
+use super::{Error, Migration, Store, postgres, sqlite};
 
 /// How long to wait for a database, and how many connections to hold.
 #[derive(Clone, Debug)]
@@ -74,6 +74,12 @@ impl Dialect {
     }
 }
 
+/// The migrations that this version has, in order; they are the same for both databases.
+pub fn migrations() -> impl Iterator<Item = Migration> {
+    let migrations = sqlite::MIGRATIONS.iter();
+    migrations.map(|&(version, name, _)| Migration { version, name })
+}
+
 /// Whether the URL names a SQLite file that is not there yet.
 ///
 /// # Errors
@@ -132,4 +138,24 @@ pub async fn open_migrated(url: &str, options: &Options) -> Result<Arc<dyn Store
         };
     }
     Ok(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{migrations, postgres};
+
+    #[test]
+    fn both_databases_have_the_same_migrations_numbered_from_1() {
+        let of_sqlite: Vec<_> = migrations().map(|it| (it.version, it.name)).collect();
+        let of_postgres = postgres::MIGRATIONS
+            .iter()
+            .map(|&(version, name, _)| (version, name));
+        assert_eq!(of_sqlite, of_postgres.collect::<Vec<_>>());
+        assert!(
+            of_sqlite
+                .iter()
+                .zip(1..)
+                .all(|((version, _), number)| *version == number)
+        );
+    }
 }

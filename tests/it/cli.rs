@@ -135,7 +135,7 @@ async fn what_happened_is_told(house: &House) {
             .await
             .expect(0)
             .stdout
-            .contains("acme is fine")
+            .contains("is fresh: last synced")
     );
     assert_eq!(
         house.json(&["project", "verify", "acme"], 0).await["project"]["id"],

@@ -164,6 +164,11 @@ impl House {
         &self.store_url
     }
 
+    /// Has the binary use another URL of the database.
+    pub(crate) fn use_store(&mut self, url: &str) {
+        url.clone_into(&mut self.store_url);
+    }
+
     /// The folder in which the binary is run.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

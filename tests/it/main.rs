@@ -15,6 +15,8 @@ mod daemon;
 mod deploy;
 #[cfg(feature = "simulator")]
 mod docs;
+#[cfg(feature = "simulator")]
+mod doctor;
 mod events;
 #[cfg(feature = "simulator")]
 mod exposed;
@@ -47,7 +49,11 @@ mod shipped;
 mod simulation;
 #[cfg(feature = "simulator")]
 mod simulator;
+#[cfg(feature = "simulator")]
+mod status;
 mod store;
 #[cfg(feature = "simulator")]
 mod sync;
+#[cfg(feature = "simulator")]
+mod upgrades;
 mod vault;

@@ -201,6 +201,7 @@ macro_rules! conformance {
 
 conformance! {
     requests {
+        what_is_absent_is_named_and_not_made
         what_is_absent_is_made
         what_is_there_is_used_as_it_is
         an_acknowledged_message_never_comes_again

@@ -307,6 +307,7 @@ conformance! {
         a_slot_is_not_issued_before_the_projects_place_in_the_spread
     }
     budgets {
+        the_ledger_tells_what_is_left_to_all_projects_of_a_key
         scheduled_work_leaves_a_fifth
         what_somebody_waits_for_leaves_a_twentieth
         who_is_put_off_waits_until_the_instant_told

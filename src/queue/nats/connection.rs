@@ -141,20 +141,24 @@ impl Connection {
         ))
     }
 
+    pub(super) async fn has_stream(&self, name: &str) -> Result<bool, Error> {
+        let asked = format!("the stream {name}");
+        match self.context.get_stream(name).await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(error) if error.code() == 404 => Ok(false),
+                GetStreamErrorKind::JetStream(error) => Err(self.said(&asked, &error)),
+                GetStreamErrorKind::Request => Err(self.no_jetstream()),
+                _ => Err(self.unavailable(&error)),
+            },
+        }
+    }
+
     pub(super) async fn ensure_stream(&self, config: stream::Config) -> Result<(), Error> {
         let name = config.name.clone();
         let asked = format!("the stream {name}");
         self.bounded(async {
-            let missing = match self.context.get_stream(&name).await {
-                Ok(_) => false,
-                Err(error) => match error.kind() {
-                    GetStreamErrorKind::JetStream(error) if error.code() == 404 => true,
-                    GetStreamErrorKind::JetStream(error) => return Err(self.said(&asked, &error)),
-                    GetStreamErrorKind::Request => return Err(self.no_jetstream()),
-                    _ => return Err(self.unavailable(&error)),
-                },
-            };
-            if !missing {
+            if self.has_stream(&name).await? {
                 tracing::debug!(
                     event = "broker.kept",
                     dependency = "nats",

@@ -120,6 +120,22 @@ impl Queue for Nats {
         "nats"
     }
 
+    async fn find_absent(&self) -> Result<Vec<String>, Error> {
+        let connection = self.connect().await?;
+        let mut absent = Vec::new();
+        for (stream, _) in [
+            self.names.requests(),
+            self.names.dead(),
+            self.names.changes(),
+        ] {
+            let has = connection.has_stream(&stream);
+            if !connection.bounded(has).await? {
+                absent.push(format!("the stream {stream}"));
+            }
+        }
+        Ok(absent)
+    }
+
     async fn consume(&self) -> Result<Box<dyn Consumer>, Error> {
         let connection = self.connect().await?;
         Ok(Box::new(Requests::open(connection, &self.names).await?))

@@ -32,6 +32,15 @@ pub(super) struct Connection {
     pub(super) shown: String,
 }
 
+/// What a declaration is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Declare {
+    /// To learn whether it is there.
+    Look,
+    /// To make it.
+    Make,
+}
+
 impl Connection {
     pub(super) async fn open(
         uri: AMQPUri,
@@ -124,23 +133,35 @@ impl Connection {
         name: &str,
         kind: ExchangeKind,
     ) -> Result<bool, Error> {
-        let declare = |passive| {
-            let kind = kind.clone();
-            self.bounded(async move |broker| {
-                let options = ExchangeDeclareOptions {
-                    passive,
-                    durable: true,
-                    ..ExchangeDeclareOptions::default()
-                };
-                // A refused declaration ends its channel.
-                let channel = broker.create_channel().await?;
-                let declared = channel
-                    .exchange_declare(name.into(), kind, options, FieldTable::default())
-                    .await;
-                found(declared)
-            })
-        };
-        Ok(!declare(true).await? && declare(false).await?)
+        Ok(!self.has_exchange(name, kind.clone()).await?
+            && self.declare_exchange(name, kind, Declare::Make).await?)
+    }
+
+    /// Whether there is an exchange of that name.
+    pub(super) async fn has_exchange(&self, name: &str, kind: ExchangeKind) -> Result<bool, Error> {
+        self.declare_exchange(name, kind, Declare::Look).await
+    }
+
+    async fn declare_exchange(
+        &self,
+        name: &str,
+        kind: ExchangeKind,
+        how: Declare,
+    ) -> Result<bool, Error> {
+        self.bounded(async move |broker| {
+            let options = ExchangeDeclareOptions {
+                passive: how == Declare::Look,
+                durable: true,
+                ..ExchangeDeclareOptions::default()
+            };
+            // A refused declaration ends its channel.
+            let channel = broker.create_channel().await?;
+            let declared = channel
+                .exchange_declare(name.into(), kind, options, FieldTable::default())
+                .await;
+            found(declared)
+        })
+        .await
     }
 
     /// Makes a quorum queue unless there is a queue of that name, and says whether it did.
@@ -150,23 +171,36 @@ impl Connection {
         mut arguments: FieldTable,
     ) -> Result<bool, Error> {
         arguments.insert("x-queue-type".into(), text("quorum"));
-        let declare = |passive| {
-            let arguments = arguments.clone();
-            self.bounded(async move |broker| {
-                let options = QueueDeclareOptions {
-                    passive,
-                    durable: true,
-                    ..QueueDeclareOptions::default()
-                };
-                let channel = broker.create_channel().await?;
-                let declared = channel
-                    .queue_declare(name.into(), options, arguments)
-                    .await
-                    .map(drop);
-                found(declared)
-            })
-        };
-        Ok(!declare(true).await? && declare(false).await?)
+        Ok(!self.has_queue(name).await?
+            && self.declare_queue(name, arguments, Declare::Make).await?)
+    }
+
+    /// Whether there is a queue of that name.
+    pub(super) async fn has_queue(&self, name: &str) -> Result<bool, Error> {
+        self.declare_queue(name, FieldTable::default(), Declare::Look)
+            .await
+    }
+
+    async fn declare_queue(
+        &self,
+        name: &str,
+        arguments: FieldTable,
+        how: Declare,
+    ) -> Result<bool, Error> {
+        self.bounded(async move |broker| {
+            let options = QueueDeclareOptions {
+                passive: how == Declare::Look,
+                durable: true,
+                ..QueueDeclareOptions::default()
+            };
+            let channel = broker.create_channel().await?;
+            let declared = channel
+                .queue_declare(name.into(), options, arguments)
+                .await
+                .map(drop);
+            found(declared)
+        })
+        .await
     }
 
     /// Binds the queue to the exchange of the same name.

@@ -20,7 +20,7 @@ mod requests;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use lapin::uri::AMQPUri;
+use lapin::{ExchangeKind, uri::AMQPUri};
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -80,6 +80,27 @@ impl RabbitMq {
 impl Queue for RabbitMq {
     fn name(&self) -> &'static str {
         "rabbitmq"
+    }
+
+    async fn find_absent(&self) -> Result<Vec<String>, Error> {
+        let connection = self.connect().await?;
+        let mut absent = Vec::new();
+        for name in ["requests", "dead"].map(|name| format!("{}.{name}", self.prefix)) {
+            if !connection.has_queue(&name).await? {
+                absent.push(format!("the queue {name}"));
+            }
+        }
+        let exchanges = [
+            ("dead", ExchangeKind::Fanout),
+            ("changes", ExchangeKind::Topic),
+        ];
+        for (name, kind) in exchanges {
+            let name = format!("{}.{name}", self.prefix);
+            if !connection.has_exchange(&name, kind).await? {
+                absent.push(format!("the exchange {name}"));
+            }
+        }
+        Ok(absent)
     }
 
     async fn consume(&self) -> Result<Box<dyn Consumer>, Error> {

@@ -441,7 +441,10 @@ async fn outboxes(connection: &mut Connection) -> Result<Vec<Outbox>, Error> {
         .collect()
 }
 
-async fn workers(connection: &mut Connection, now: Instant) -> Result<Vec<Worker>, Error> {
+pub(super) async fn workers(
+    connection: &mut Connection,
+    now: Instant,
+) -> Result<Vec<Worker>, Error> {
     let rows = sqlx::query::<Db>(
         "select name, version, started_at, seen_at from worker_beats where seen_at > $1 order by name limit 1000",
     )

@@ -11,6 +11,7 @@ mod asks;
 mod catalog;
 mod claims;
 mod commit;
+mod examine;
 mod fleet;
 mod holds;
 mod inbox;
@@ -37,16 +38,17 @@ use sqlx::Pool;
 use self::lent::Lent;
 use super::{Db, Place, sql};
 use crate::{
+    budget::Ledger,
     catalog::{Catalog, Digest, Hold, OwnLimits, Plan},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
     run::Run,
     schedule::{Cron, Schedule},
     store::{
-        Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, Fleet, GracePeriodPast,
-        HistoryFilter, Inbox, Issued, KnownMasterKey, LastChance, Lease, LogEnd, LoggedChange,
-        Mark, Old, Pruned, RecordedHold, RecordedRun, Removed, Resealed, Schema, SealedWith, Shelf,
-        Sight, SinkLease, Spent, State, Status, Store, Untold,
+        Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, Examined, Fleet,
+        GracePeriodPast, HistoryFilter, Inbox, Issued, KnownMasterKey, LastChance, Lease, LogEnd,
+        LoggedChange, Mark, Old, Pruned, RecordedHold, RecordedRun, Removed, Resealed, Schema,
+        SealedWith, Shelf, Sight, SinkLease, Spent, State, Status, Step, Store, Untold, Worker,
     },
 };
 
@@ -126,12 +128,17 @@ impl Store for Database {
         read!(self, |connection| schema::read(connection))
     }
 
-    async fn migrate(&self) -> Result<Schema, Error> {
+    async fn migrate_telling(&self, tell: &(dyn Fn(Step) + Send + Sync)) -> Result<Schema, Error> {
         // A connection of its own: a migration that is cut off ends with it, whatever it was doing.
-        match schema::migrate(&self.pool.connect_options()).await {
+        match schema::migrate(&self.pool.connect_options(), tell).await {
             Err(Error::Database(error)) => Err(self.place.explain(error).await),
             other => other,
         }
+    }
+
+    async fn examine(&self) -> Result<Examined, Error> {
+        let disk = self.place.disk();
+        read!(self, |connection| examine::examine(connection, disk))
     }
 
     async fn add_project(&self, project: &Project, key: &SealedKey) -> Result<(), Error> {
@@ -536,6 +543,10 @@ impl Store for Database {
         ))
     }
 
+    async fn read_workers(&self, now: Instant) -> Result<Vec<Worker>, Error> {
+        read!(self, |connection| fleet::workers(connection, now))
+    }
+
     async fn note_worker(
         &self,
         version: &str,
@@ -556,6 +567,10 @@ impl Store for Database {
             connection,
             &self.worker
         ))
+    }
+
+    async fn load_ledger(&self, id: &ProjectId) -> Result<Ledger, Error> {
+        read!(self, |connection| usage::load(connection, id))
     }
 
     async fn read_status(&self, id: &ProjectId) -> Result<Status, Error> {

@@ -6,7 +6,7 @@ use sqlx::{
 };
 
 use super::{Connection, Db, sql};
-use crate::store::{Error, Schema};
+use crate::store::{Error, Migration as Ours, Schema, Step};
 
 type ConnectOptions = <Connection as sqlx::Connection>::Options;
 
@@ -33,7 +33,10 @@ pub(super) async fn read(connection: &mut Connection) -> Result<Schema, Error> {
 }
 
 /// Everything in one transaction, which no other migrator can share: two workers that start together do not meet halfway.
-pub(super) async fn migrate(options: &ConnectOptions) -> Result<Schema, Error> {
+pub(super) async fn migrate(
+    options: &ConnectOptions,
+    tell: &(dyn Fn(Step) + Send + Sync),
+) -> Result<Schema, Error> {
     let mut connection = Connection::connect_with(options).await?;
     let mut transaction = connection.begin_with(sql::BEGIN_WRITE).await?;
     sqlx::query::<Db>(sql::LOCK_MIGRATIONS)
@@ -46,8 +49,17 @@ pub(super) async fn migrate(options: &ConnectOptions) -> Result<Schema, Error> {
             known: before.known,
         });
     }
-    if before.applied < before.known {
-        migrator()
+    let lacking: Vec<_> = sql::MIGRATIONS
+        .iter()
+        .filter(|(version, ..)| *version > before.applied)
+        .collect();
+    for (index, &&(version, name, _)) in lacking.iter().enumerate() {
+        tell(Step {
+            migration: Ours { version, name },
+            number: index + 1,
+            of: lacking.len(),
+        });
+        migrator(version)
             .run_direct(None, &mut *transaction, false)
             .await
             .map_err(|error| match error {
@@ -64,9 +76,11 @@ pub(super) async fn migrate(options: &ConnectOptions) -> Result<Schema, Error> {
     Ok(before)
 }
 
-fn migrator() -> Migrator {
+/// Applies those up to this one.
+fn migrator(last: i64) -> Migrator {
     let migrations = sql::MIGRATIONS
         .iter()
+        .filter(|(version, ..)| *version <= last)
         .map(|&(version, name, text)| {
             Migration::new(
                 version,

@@ -1,6 +1,6 @@
 //! What was spent of a key's hourly budget, of which other projects may live too.
 
-use super::{Connection, Db, rows::Row, sql};
+use super::{Connection, Db, projects::unknown, rows::Row, sql};
 use crate::{
     budget::Ledger,
     clock::Instant,
@@ -29,4 +29,24 @@ pub(super) async fn record(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+pub(super) async fn load(
+    connection: &mut Connection,
+    project: &ProjectId,
+) -> Result<Ledger, Error> {
+    let row = sqlx::query::<Db>(
+        "select k.key_id, u.ledger from api_keys k left join key_usage u on u.key_id = k.key_id where k.project_id = $1",
+    )
+    .bind(project.as_str())
+    .fetch_optional(&mut *connection)
+    .await?;
+    match row {
+        // As where it is written.
+        Some(row) => Ok(Row::new(&row, "key_usage", &["key_id"])
+            .optional_json("ledger")
+            .unwrap_or_default()
+            .unwrap_or_default()),
+        None => Err(unknown(connection, project).await),
+    }
 }

@@ -9,7 +9,7 @@ use sqlx::{
 use tokio::sync::Mutex;
 
 use super::try_connection;
-use crate::store::{Error, Options};
+use crate::store::{Disk, Error, Options};
 
 /// The server and database, for messages.
 pub(super) struct Place {
@@ -39,6 +39,12 @@ impl Place {
     #[expect(clippy::unused_self, reason = "the other database has turns")]
     pub(super) fn turn(&self, _begin: &str) -> std::future::Ready<()> {
         std::future::ready(())
+    }
+
+    /// It is the server's, which does not tell.
+    #[expect(clippy::unused_self, reason = "the other database is a file")]
+    pub(super) fn disk(&self) -> Option<Disk> {
+        None
     }
 
     pub(super) fn call_timeout(&self) -> Duration {

@@ -23,6 +23,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+#[cfg(test)]
+pub(super) use self::sql::MIGRATIONS;
 use self::{database::Database, explain::Place};
 use super::{Error, Options, Store};
 

@@ -11,7 +11,7 @@ use sqlx::{
 
 use crate::{clock::Instant, store::value};
 
-pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
+pub(in crate::store) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (
         1,
         "catalog",
@@ -45,6 +45,21 @@ pub(super) const BEGIN_READ: &str = "begin isolation level repeatable read read 
 
 pub(super) const COUNT_MIGRATION_TABLES: &str =
     "select count(*) from pg_catalog.pg_class where oid = to_regclass('catalog_sync_migrations')";
+
+/// A right on any of these tables that the user lacks stops some of the work.
+pub(super) const EXAMINE: &str = "
+    select
+        'PostgreSQL ' || current_setting('server_version') as server,
+        clock_timestamp() as clock,
+        null::text as journal,
+        coalesce((
+            select string_agg(r.needed || ' on ' || t.name, ', ' order by t.name, r.needed)
+            from unnest(array[
+                'api_keys', 'changes', 'entries', 'key_usage', 'master_key_checks', 'outbox', 'project_state', 'projects',
+                'refused_requests', 'removal_holds', 'runs', 'sinks', 'sync_requests', 'unforeseen', 'worker_beats'
+            ]) t (name), unnest(array['select', 'insert', 'update', 'delete']) r (needed)
+            where to_regclass(t.name) is not null and not has_table_privilege(to_regclass(t.name), r.needed)
+        ), '') as lacks";
 
 /// Until the transaction ends. A migration of much data may take as long as it takes. The number is ours alone: 'catalog'.
 pub(super) const LOCK_MIGRATIONS: &str = "select

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::folder;
-use crate::store::{Error, Missing};
+use crate::store::{Disk, Error, Missing};
 
 /// Makes the file if there is none and that is allowed, for its owner alone; SQLite gives its log and index the same mode.
 ///
@@ -106,9 +106,43 @@ fn mode(_: &Path) -> Option<u32> {
     None
 }
 
+/// The disk that a folder is on.
+#[cfg(target_os = "linux")]
+pub(super) fn disk(folder: &Path) -> Option<Disk> {
+    let magic = magic(folder)?;
+    let room = rustix::fs::statvfs(folder).ok()?;
+    let local = match magic {
+        0xef53 => Some("ext4"),
+        0x5846_5342 => Some("XFS"),
+        0x9123_683e => Some("Btrfs"),
+        0x2fc1_2fc1 => Some("ZFS"),
+        0x0102_1994 => Some("tmpfs"),
+        0x794c_7630 => Some("overlayfs"),
+        0x6573_5546 => Some("FUSE"),
+        _ => None,
+    };
+    Some(Disk {
+        file_system: name_of(magic)
+            .or(local)
+            .map_or_else(|| format!("{magic:#x}"), str::to_owned),
+        free_bytes: room.f_bavail.saturating_mul(room.f_frsize),
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn disk(_: &Path) -> Option<Disk> {
+    None
+}
+
 /// The network file system that a folder is on. Those behind FUSE, sshfs for one, cannot be told from local ones.
 #[cfg(target_os = "linux")]
 fn network_file_system(folder: &Path) -> Option<&'static str> {
+    name_of(magic(folder)?)
+}
+
+/// What the kernel calls the file system.
+#[cfg(target_os = "linux")]
+fn magic(folder: &Path) -> Option<u32> {
     let file_system = rustix::fs::statfs(folder).ok()?;
     #[expect(
         clippy::cast_possible_truncation,
@@ -116,7 +150,7 @@ fn network_file_system(folder: &Path) -> Option<&'static str> {
         reason = "the kernel's magic numbers have 32 bits, in a field whose type varies"
     )]
     let magic = file_system.f_type as u32;
-    name_of(magic)
+    Some(magic)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -28,7 +28,8 @@ use tokio::{
 };
 
 use self::database::Database;
-use super::{Error, Missing, Options, Store};
+pub(super) use self::sql::MIGRATIONS;
+use super::{Disk, Error, Missing, Options, Store};
 
 type Db = Sqlite;
 
@@ -196,6 +197,11 @@ impl Place {
     /// Nobody tells of what is written to a file.
     async fn await_inbox(&self) -> Result<(), Error> {
         std::future::pending().await
+    }
+
+    /// What is known of the disk. One that cannot be looked at tells nothing here: SQLite says why it cannot be used.
+    fn disk(&self) -> Option<Disk> {
+        file::disk(folder(&self.path))
     }
 
     fn silent(&self, limit: Duration) -> Error {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{clock::Instant, store::value};
 
-pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
+pub(in crate::store) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (
         1,
         "catalog",
@@ -39,6 +39,11 @@ pub(super) const BEGIN_READ: &str = "begin";
 
 pub(super) const COUNT_MIGRATION_TABLES: &str =
     "select count(*) from sqlite_schema where type = 'table' and name = 'catalog_sync_migrations'";
+
+/// The journal is named by a function of SQLite's own, which changes nothing.
+pub(super) const EXAMINE: &str = "
+    select 'SQLite ' || sqlite_version() as server, null as clock, journal_mode as journal, '' as lacks
+    from pragma_journal_mode";
 
 /// Nothing: a writing transaction has the database to itself.
 pub(super) const LOCK_MIGRATIONS: &str = "select 1";

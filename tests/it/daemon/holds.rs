@@ -55,7 +55,7 @@ async fn a_hold_outlives_its_daemon_and_is_told_once(backend: Backend) {
     );
     let told = house.run(&["status", "p1"]).await.expect(0).stdout;
     for part in [
-        "p1 is held",
+        "is held: 3 removals wait for a decision",
         "held since",
         "latest listing: 3 held, 0 kept",
         &digest,

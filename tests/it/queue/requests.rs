@@ -8,6 +8,25 @@ use tokio::{sync::Mutex, task::JoinSet};
 
 use super::{Place, ack, body, one, soon};
 
+pub(crate) async fn what_is_absent_is_named_and_not_made(place: Place<'_>) {
+    let queue = place.queue();
+    let absent = queue.find_absent().await.unwrap();
+    assert!(absent.len() >= 3, "{absent:?}");
+    assert_eq!(
+        queue.find_absent().await.unwrap(),
+        absent,
+        "looking made it"
+    );
+    drop(queue.consume().await.unwrap());
+    let changes: Vec<String> = absent
+        .into_iter()
+        .filter(|name| name.to_lowercase().ends_with("changes"))
+        .collect();
+    assert_eq!(queue.find_absent().await.unwrap(), changes);
+    drop(queue.publish().await.unwrap());
+    assert_eq!(queue.find_absent().await.unwrap().len(), 0);
+}
+
 pub(crate) async fn what_is_absent_is_made(place: Place<'_>) {
     let mut consumer = place.consume().await;
     place.send(&["a"]).await;

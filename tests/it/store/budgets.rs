@@ -9,7 +9,7 @@ use catalog_sync::{
 };
 
 use super::sample::{
-    TTL, add_settled, add_with_key, aftermath, ask, at, end, key_of, names, pending, run_for,
+    TTL, add_settled, add_with_key, aftermath, ask, at, end, id, key_of, names, pending, run_for,
     settle, take, take_one,
 };
 
@@ -40,6 +40,29 @@ async fn block(store: &dyn Store, claim: &Claim, minute: i64, until: Instant) {
 
 async fn acquire(store: &dyn Store, project: &ProjectId, minute: i64) -> Claim {
     store.acquire(project, TTL, at(minute)).await.unwrap()
+}
+
+pub(crate) async fn the_ledger_tells_what_is_left_to_all_projects_of_a_key(store: &dyn Store) {
+    let one = add_with_key(store, "one", "SHARED").await;
+    let other = add_with_key(store, "other", "SHARED").await;
+    let alone = add_with_key(store, "alone", "ALONE").await;
+    spend(store, &one, 0, left(321)).await;
+    for (project, budget) in [
+        (&one, left(321)),
+        (&other, left(321)),
+        (
+            &alone,
+            Budget {
+                limit: 3600,
+                left: 3600,
+            },
+        ),
+    ] {
+        let ledger = store.load_ledger(project).await.unwrap();
+        assert_eq!(ledger.left(at(1)), budget);
+    }
+    let unknown = store.load_ledger(&id("nobody")).await;
+    assert_eq!(unknown.unwrap_err().code(), "unknown_project");
 }
 
 pub(crate) async fn scheduled_work_leaves_a_fifth(store: &dyn Store) {
