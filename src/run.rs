@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     str::FromStr,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -127,6 +128,15 @@ pub struct Cost {
     pub bytes: u64,
     /// What was left of the key's hourly budget at the last answer that told.
     pub budget_left: Option<u64>,
+}
+
+/// Where the time of a run went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Looking at App Store Connect, with waits for its limits and with repeated requests.
+    pub upstream: Duration,
+    /// Loading the catalog and writing what the run came to.
+    pub database: Duration,
 }
 
 /// How a key has fared, so that one refusal condemns nobody.

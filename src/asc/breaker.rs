@@ -12,6 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::token::KeyName;
+use crate::metrics::{APP_STORE_CONNECT, Metrics};
 
 /// When App Store Connect counts as down, and how often it is asked then.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,7 @@ impl Default for Settings {
 /// One for all keys of a client.
 pub(super) struct Breaker {
     settings: Settings,
+    metrics: Metrics,
     state: Mutex<State>,
 }
 
@@ -64,9 +66,10 @@ pub(super) struct Outage {
 }
 
 impl Breaker {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings, metrics: Metrics) -> Self {
         Self {
             settings,
+            metrics,
             state: Mutex::default(),
         }
     }
@@ -97,6 +100,7 @@ impl Breaker {
     pub(super) fn answered(&self, now: Instant) {
         let was = std::mem::take(&mut *self.lock());
         if let Some(down) = was.down {
+            self.metrics.dependency_up(APP_STORE_CONNECT);
             tracing::info!(
                 event = "upstream.up",
                 down_ms = now.duration_since(down.since).as_millis(),
@@ -120,6 +124,7 @@ impl Breaker {
             since: now,
             next_probe_at: now + self.settings.probe_every,
         });
+        self.metrics.dependency_down(APP_STORE_CONNECT);
         tracing::warn!(
             event = "upstream.down",
             failures = state.failures,
@@ -154,7 +159,7 @@ mod tests {
     }
 
     fn breaker() -> Breaker {
-        Breaker::new(Settings::default())
+        Breaker::new(Settings::default(), Metrics::default())
     }
 
     /// Down, after 20 failures of 3 keys.

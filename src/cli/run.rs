@@ -18,13 +18,14 @@ use crate::{
     clock,
     config::Config,
     daemon::{
-        DATABASE_SILENCE, Daemon, Settings,
+        DATABASE_SILENCE, Daemon, Settings, fleet,
         health::{Readiness, Server},
         pulse::Pulse,
         signals::{self, Shutdown},
         systemd::Manager,
     },
     environment, master_keys,
+    metrics::Metrics,
     retry::Patience,
     store,
     sync::Engine,
@@ -76,7 +77,11 @@ async fn work(
     let heard = Arc::clone(&hangup);
     let second = signals::start(shutdown, grace, move || heard.notify_one()).await?;
     let (pulse, readiness) = (Pulse::default(), Readiness::new(DATABASE_SILENCE));
-    let teller = Teller::start(health, &manager, &pulse, &readiness);
+    let count_every = match &health {
+        Some(_) => fleet::FOR_METRICS,
+        None => fleet::FOR_LOG,
+    };
+    let teller = Teller::start(health, &manager, &pulse, &readiness, &wiring.metrics);
     let (set, settings) = watch::channel(settings);
 
     let daemon = async {
@@ -91,6 +96,7 @@ async fn work(
             engine,
             queues,
             settings,
+            count_every,
             pulse,
             readiness,
         };
@@ -132,11 +138,13 @@ impl Teller {
         manager: &Manager,
         pulse: &Pulse,
         readiness: &Readiness,
+        metrics: &Metrics,
     ) -> Self {
         let ended = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Some(server) = health {
-            tasks.spawn(server.serve(pulse.clone(), readiness.clone(), ended.clone()));
+            let (pulse, readiness) = (pulse.clone(), readiness.clone());
+            tasks.spawn(server.serve(pulse, readiness, metrics.clone(), ended.clone()));
         }
         let (pulse, fed, until) = (pulse.clone(), manager.clone(), ended.clone());
         tasks.spawn(async move {
@@ -196,6 +204,7 @@ async fn patiently(wiring: &Wiring) -> anyhow::Result<Engine> {
         match ready.await {
             Ok(engine) => return Ok(engine),
             Err(error) if matches!(error.downcast_ref(), Some(store::Error::Unavailable(_))) => {
+                wiring.metrics.dependency_down("database");
                 if !std::mem::replace(&mut told, true) {
                     tracing::error!(
                         event = "dependency.down",

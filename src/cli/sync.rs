@@ -363,6 +363,7 @@ pub(super) fn tell(id: &ProjectId, report: &Report, output: &Output) -> std::io:
         hold_ended: _,
         waiting,
         epoch: _,
+        timings: _,
     } = report;
     let style = match run.outcome {
         Outcome::Succeeded => GREEN,

@@ -21,6 +21,7 @@ use crate::{
     clock,
     config::Config,
     environment, master_keys,
+    metrics::Metrics,
     queue::Queue,
     retry::Bases,
     store::{self, Store},
@@ -49,6 +50,7 @@ fn worker_name() -> String {
 /// The configuration, and what is opened from it.
 pub(super) struct Wiring {
     pub(super) config: Config,
+    pub(super) metrics: Metrics,
 }
 
 impl Wiring {
@@ -65,7 +67,8 @@ impl Wiring {
     fn load_as(path: Option<&Path>, speaks: Speaks) -> anyhow::Result<(Self, telemetry::Reload)> {
         let config = Config::load(path, environment::all())?;
         let reload = telemetry::init(&config.log, stderr(), speaks)?;
-        Ok((Self { config }, reload))
+        let metrics = Metrics::default();
+        Ok((Self { config, metrics }, reload))
     }
 
     /// The store as it is, whatever its schema, made if it is missing.
@@ -108,6 +111,7 @@ impl Wiring {
         store::Options {
             missing,
             worker: worker_name(),
+            metrics: self.metrics.clone(),
             busy_timeout: Duration::from_millis(self.config.store.busy_timeout_ms),
             max_connections: self.config.store.max_connections,
             ..store::Options::default()
@@ -228,6 +232,7 @@ impl Wiring {
                 .context("app_store.burst_per_key is 0")?,
             breaker: asc::breaker::Settings::default(),
             retry: Bases::default(),
+            metrics: self.metrics.clone(),
         };
         asc::Client::new(options).context(
             "the HTTPS client cannot be set up; where the system has no certificate authorities, install the package ca-certificates, and app_store.ca_file must be PEM",
@@ -241,6 +246,7 @@ impl Wiring {
             vault: Arc::new(self.vault(&*store).await?),
             store,
             client: self.client()?,
+            metrics: self.metrics.clone(),
             limits: self.config.guard,
             confirmation: Confirmation::default(),
             lease: Duration::from_millis(self.config.sync.lease_ms),

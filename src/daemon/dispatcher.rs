@@ -12,7 +12,7 @@ use tokio::{
 use super::{LONGEST_SILENCE, Settings, Shared, panic_text};
 use crate::{
     asc::{Meter, Upstream},
-    clock,
+    clock, metrics,
     project::ProjectId,
     retry::Patience,
     store::{self, Claim, Claimed, LastChance},
@@ -146,6 +146,7 @@ async fn turn(
             .claim(most, last_chance, shared.engine.lease, clock::now())
             .await?;
         shared.database.works();
+        shared.engine.metrics.count_takeovers(claimed.lost.len());
         tell(&claimed);
         more |= shared.engine.client.upstream() == Upstream::Up
             && !(claimed.claims.is_empty() && claimed.deferred.is_empty());
@@ -290,13 +291,16 @@ impl Ended {
                 "not synced; it is tried again later"
             ),
             // Its lease is left to run out, and counts as one that lost its worker.
-            Err(error) => tracing::error!(
-                event = "sync.panicked",
-                project.id = %project,
-                epoch,
-                error.sentence = panic_text(error),
-                "not synced: this is a defect of catalog-sync"
-            ),
+            Err(error) => {
+                shared.engine.metrics.run_unrecorded(metrics::PANICKED);
+                tracing::error!(
+                    event = "sync.panicked",
+                    project.id = %project,
+                    epoch,
+                    error.sentence = panic_text(error),
+                    "not synced: this is a defect of catalog-sync"
+                );
+            }
         }
     }
 }

@@ -8,6 +8,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::metrics::Metrics;
+
 const BETWEEN_LINES: Duration = Duration::from_mins(1);
 
 /// How long nothing has failed when an outage is over.
@@ -17,6 +19,7 @@ const CALM: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Outage {
     what: &'static str,
+    shown: Option<Metrics>,
     state: Mutex<Option<Down>>,
 }
 
@@ -39,13 +42,26 @@ impl Outage {
     pub(super) fn of(what: &'static str) -> Self {
         Self {
             what,
+            shown: None,
             state: Mutex::default(),
+        }
+    }
+
+    /// The same, shown among what the worker depends on once it has worked or failed.
+    #[must_use]
+    pub(super) fn shown_in(self, metrics: &Metrics) -> Self {
+        Self {
+            shown: Some(metrics.clone()),
+            ..self
         }
     }
 
     /// It failed.
     pub(super) fn failed(&self, why: &dyn Display) {
         let what = self.what;
+        if let Some(metrics) = &self.shown {
+            metrics.dependency_down(what);
+        }
         match self.note(Instant::now()) {
             Line::Began => tracing::error!(
                 event = "dependency.down",
@@ -68,7 +84,11 @@ impl Outage {
     pub(super) fn works(&self) {
         let ended = {
             let mut state = self.lock();
-            state.take_if(|down| down.failed_at.elapsed() >= CALM)
+            let ended = state.take_if(|down| down.failed_at.elapsed() >= CALM);
+            if let (None, Some(metrics)) = (*state, &self.shown) {
+                metrics.dependency_up(self.what);
+            }
+            ended
         };
         if let Some(down) = ended {
             let what = self.what;

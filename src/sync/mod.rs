@@ -29,8 +29,9 @@ use crate::{
     },
     clock,
     diagnosis::Diagnosis,
+    metrics::Metrics,
     project::{Project, ProjectId, SealedKey},
-    run::{Cost, HoldEnd, Outcome, Run, Trigger},
+    run::{Cost, HoldEnd, Outcome, Run, Timings, Trigger},
     store::{self, Aftermath, Claim, HoldTurn, Lease, Spent, State, Store},
     vault::Vault,
 };
@@ -44,6 +45,8 @@ pub struct Engine {
     pub vault: Arc<Vault>,
     /// App Store Connect.
     pub client: asc::Client,
+    /// Where runs are counted.
+    pub metrics: Metrics,
     /// When removals are held.
     pub limits: Limits,
     /// When the absence of a thing is believed.
@@ -88,6 +91,21 @@ struct Asked<'a> {
     approved: Option<&'a Digest>,
     /// How far the database's clock is ahead of this machine's, where that matters.
     ahead: TimeDelta,
+}
+
+/// Times what is done one after the other.
+struct Lap(tokio::time::Instant);
+
+impl Lap {
+    fn begin() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+
+    /// How long it took since the last one ended.
+    fn end(&mut self) -> Duration {
+        let now = tokio::time::Instant::now();
+        now - std::mem::replace(&mut self.0, now)
+    }
 }
 
 /// A worker stops trusting its lease when this part of it, a tenth, is left.
@@ -136,6 +154,10 @@ impl Engine {
             .request
             .as_ref()
             .map_or(Trigger::Schedule, |request| request.trigger);
+        if let Some(request) = &claim.request {
+            let waited = (clock::now() - request.ready_at).to_std();
+            self.metrics.queued(trigger, waited.unwrap_or_default());
+        }
         let asked = Asked {
             trigger,
             approved: None,
@@ -151,7 +173,16 @@ impl Engine {
         asked: Asked<'_>,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
+        let _under_way = self.metrics.run_begins();
+        let mut lap = Lap::begin();
         let worked = self.work(claim, claimed_at, asked, meter).await;
+        match &worked {
+            Ok(Report { run, timings, .. }) => {
+                self.metrics
+                    .run_recorded(run, lap.end(), *timings, meter.budget());
+            }
+            Err(error) => self.metrics.run_unrecorded(error.code()),
+        }
         if let Err(error) = &worked {
             // The first error tells more than one of giving back; the lease runs out by itself.
             let given_back = match error {
@@ -268,8 +299,10 @@ impl Engine {
             is_last_chance: _,
         } = claim;
         let started_at = clock::now();
+        let mut lap = Lap::begin();
         // Nobody else writes it while the lease lasts, and what is read upstream is judged by what was known.
         let local = self.store.load_catalog(&project.id).await?;
+        let loading = lap.end();
         let known = Known {
             project,
             state,
@@ -279,6 +312,7 @@ impl Engine {
         };
         let fetching = self.fetch(key, known, reserve_of(trigger), meter);
         let fetched = self.while_beating(lease, claimed_at, fetching).await??;
+        let upstream = lap.end();
         let standing = Standing::of(state.hold.as_ref(), approved);
         let finished_at = clock::now();
         let Review {
@@ -336,6 +370,7 @@ impl Engine {
                 run.resume_at,
             ),
         };
+        lap.end();
         let committed = self.store.commit(lease, &plan, &run, &aftermath).await?;
         let report = Report {
             run,
@@ -345,6 +380,10 @@ impl Engine {
             hold,
             hold_ended: aftermath.hold.ended,
             committed,
+            timings: Timings {
+                upstream,
+                database: loading + lap.end(),
+            },
         };
         let reason = request
             .as_ref()

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     catalog::{self, Absence, ChangeSet, Hold, Key, Plan, Unforeseen},
     project::ProjectId,
-    run::{HoldEnd, Outcome, Run, Trigger},
+    run::{HoldEnd, Outcome, Run, Timings, Trigger},
     store::{Committed, Seen, State},
 };
 
@@ -28,6 +28,8 @@ pub struct Report {
     pub waiting: Vec<Waiting>,
     /// The catalog's revision, and how many rows it took.
     pub committed: Committed,
+    /// Where its time went.
+    pub timings: Timings,
 }
 
 /// A thing that is not listed and stays: it waits until its absence is confirmed, or App Store Connect says that it is there.
@@ -57,6 +59,7 @@ impl Report {
             hold_ended,
             waiting,
             committed,
+            timings: _,
         } = self;
         log_unforeseen(id, &committed.unforeseen);
         let total = run.counts.total();

@@ -227,7 +227,8 @@ async fn count_projects(
         ") as new,
              cast(coalesce(sum(",
         sql::seconds_between!("coalesce(s.last_success_at, p.created_at)", "$3"),
-        ") filter (where p.paused_at is null), 0) as bigint) as seconds, ",
+        ") filter (where p.paused_at is null), 0) as bigint) as seconds,
+             min(coalesce(s.last_success_at, p.created_at)) filter (where p.paused_at is null) as oldest, ",
         up_to!("$4"), " as up_to_0, ",
         up_to!("$5"), " as up_to_1, ",
         up_to!("$6"), " as up_to_2, ",
@@ -255,6 +256,7 @@ async fn count_projects(
     fleet.ages = Ages {
         projects: active,
         seconds: row.value::<i64>("seconds")?.max(0).unsigned_abs(),
+        oldest: row.value("oldest")?,
         up_to: [
             row.integer("up_to_0")?,
             row.integer("up_to_1")?,
