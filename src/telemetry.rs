@@ -8,9 +8,15 @@ mod redact;
 use std::{
     fmt::Debug,
     io::{self, Write},
+    time::Duration,
 };
 
-use tracing::{Dispatch, level_filters::LevelFilter};
+use chrono::SecondsFormat;
+use tracing::{
+    Dispatch,
+    field::{DisplayValue, display},
+    level_filters::LevelFilter,
+};
 use tracing_subscriber::{
     EnvFilter,
     filter::ParseError,
@@ -21,7 +27,10 @@ use tracing_subscriber::{
 };
 
 pub use self::{panics::tell_panics, redact::redact};
-use crate::config::{Format, Log};
+use crate::{
+    clock::Instant,
+    config::{Format, Log},
+};
 
 /// Dependencies whose every step would drown ours. A directive of their own brings them back: `debug,sqlx=debug`.
 const QUIET: &str = "async_nats=warn,h2=warn,hyper=warn,hyper_util=warn,lapin=warn,reqwest=warn,rustls=warn,sqlx=warn,\
@@ -62,6 +71,18 @@ pub enum Error {
     /// There is a log already.
     #[error("the log was set up already")]
     Again(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A duration as a log tells it: in whole milliseconds, and a number. What is wider than 64 bits would be written as a text.
+#[must_use]
+pub fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An instant as a log tells it: RFC 3339, in UTC.
+#[must_use]
+pub fn at(instant: Instant) -> DisplayValue<String> {
+    display(instant.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 /// Starts the log of this process.

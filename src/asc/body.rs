@@ -78,7 +78,7 @@ pub(super) async fn read_error(response: &mut Response, options: &Options) -> Ve
         Err(error) => {
             tracing::debug!(
                 event = "request.error_unread",
-                reason = %lost(&error, options),
+                error.sentence = %lost(&error, options),
                 "the body of an error did not come whole"
             );
             Vec::new()

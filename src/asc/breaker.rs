@@ -12,7 +12,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::token::KeyName;
-use crate::metrics::{APP_STORE_CONNECT, Metrics};
+use crate::{
+    metrics::{APP_STORE_CONNECT, Metrics},
+    telemetry::ms,
+};
 
 /// When App Store Connect counts as down, and how often it is asked then.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +58,11 @@ struct State {
 struct Down {
     since: Instant,
     next_probe_at: Instant,
+    told_at: Instant,
 }
+
+/// While it lasts it is told no more often, by the probes that fail.
+const BETWEEN_LINES: Duration = Duration::from_mins(1);
 
 /// Why a request is not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +110,7 @@ impl Breaker {
             self.metrics.dependency_up(APP_STORE_CONNECT);
             tracing::info!(
                 event = "upstream.up",
-                down_ms = now.duration_since(down.since).as_millis(),
+                down_ms = ms(now.duration_since(down.since)),
                 "App Store Connect answers again"
             );
         }
@@ -112,7 +119,12 @@ impl Breaker {
     /// It failed: a 5xx, no answer in time, a connection that was refused, reset or cut.
     pub(super) fn failed(&self, key: KeyName, now: Instant) {
         let mut state = self.lock();
-        if state.down.is_some() {
+        if let Some(down) = &mut state.down {
+            if now - down.told_at >= BETWEEN_LINES {
+                down.told_at = now;
+                let lasted = now - down.since;
+                self.tell(&state, lasted);
+            }
             return;
         }
         state.failures += 1;
@@ -123,13 +135,19 @@ impl Breaker {
         state.down = Some(Down {
             since: now,
             next_probe_at: now + self.settings.probe_every,
+            told_at: now,
         });
         self.metrics.dependency_down(APP_STORE_CONNECT);
+        self.tell(&state, Duration::ZERO);
+    }
+
+    fn tell(&self, state: &State, lasted: Duration) {
         tracing::warn!(
             event = "upstream.down",
             failures = state.failures,
             keys = state.keys.len(),
-            probe_every_ms = self.settings.probe_every.as_millis(),
+            probe_every_ms = ms(self.settings.probe_every),
+            down_ms = ms(lasted),
             "App Store Connect fails for everybody; it is asked now and then until it answers"
         );
     }

@@ -26,6 +26,7 @@ use crate::{
     credential::Identity,
     metrics::Metrics,
     retry::{Bases, Retry},
+    telemetry::ms,
 };
 
 /// A wait longer than this is not spent here: the run ends and is due again when it is over.
@@ -295,7 +296,7 @@ impl Session {
                 tracing::debug!(
                     event = "request.not_retried",
                     endpoint = error.endpoint,
-                    reason = %error.failure,
+                    error.sentence = %error.failure,
                     "the key's retries are spent"
                 );
                 return Err(error);
@@ -303,8 +304,8 @@ impl Session {
             tracing::debug!(
                 event = "request.retried",
                 endpoint = error.endpoint,
-                reason = %error.failure,
-                wait_ms = wait.as_millis(),
+                error.sentence = %error.failure,
+                wait_ms = ms(wait),
                 "trying again"
             );
             which = Try::Again;

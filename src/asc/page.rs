@@ -58,7 +58,7 @@ pub(super) async fn read_again_if_torn<'a, T>(
                 tracing::debug!(
                     event = "listing.torn",
                     endpoint,
-                    reason = why,
+                    error.sentence = why,
                     "reading it again"
                 );
                 readings += 1;

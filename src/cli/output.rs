@@ -211,20 +211,24 @@ impl Output {
         self.say(format_args!("  {} {}", diagnosis.advice, origin(diagnosis)))
     }
 
+    /// Tells machines why the command failed, and people nothing.
+    pub(super) fn fail_in_json(&self, error: &anyhow::Error) {
+        let code = error.downcast_ref::<store::Error>().map(store::Error::code);
+        let answer = match error.downcast_ref::<Diagnosis>() {
+            Some(diagnosis) => json!({ "error": diagnosis }),
+            None => json!({ "error": { "code": code, "sentence": format!("{error:#}") } }),
+        };
+        // What is redacted is JSON still.
+        let answer = serde_json::from_str(&redact(&answer.to_string())).unwrap_or(answer);
+        self.json(&answer).ok();
+    }
+
     /// Tells why the command failed.
     pub(super) fn fail(&self, error: &anyhow::Error) {
-        let diagnosis = error.downcast_ref::<Diagnosis>();
         if self.json {
-            let code = error.downcast_ref::<store::Error>().map(store::Error::code);
-            let answer = match diagnosis {
-                Some(diagnosis) => json!({ "error": diagnosis }),
-                None => json!({ "error": { "code": code, "sentence": format!("{error:#}") } }),
-            };
-            // What is redacted is JSON still.
-            let answer = serde_json::from_str(&redact(&answer.to_string())).unwrap_or(answer);
-            self.json(&answer).ok();
-            return;
+            return self.fail_in_json(error);
         }
+        let diagnosis = error.downcast_ref::<Diagnosis>();
         let text = match diagnosis {
             Some(diagnosis) => format!(
                 "{RED}error:{RED:#} {}\n  {}\n  {DIM}code {}{} - 'catalog-sync explain {}' says more{DIM:#}",

@@ -8,6 +8,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
 
 use super::{
     Verdict,
@@ -18,7 +19,7 @@ use crate::{
     clock,
     config::Config,
     daemon::{
-        DATABASE_SILENCE, Daemon, Settings, fleet,
+        Crash, DATABASE_SILENCE, Daemon, Outage, Settings, fleet,
         health::{Readiness, Server},
         pulse::Pulse,
         signals::{self, Shutdown},
@@ -33,7 +34,7 @@ use crate::{
 };
 
 /// Works until a signal stops it.
-pub(super) async fn run(path: Option<&Path>, _: &Output) -> anyhow::Result<Verdict> {
+pub(super) async fn run(path: Option<&Path>, output: &Output) -> anyhow::Result<Verdict> {
     let (wiring, log) = Wiring::load_daemon(path)?;
     tracing::info!(
         event = "daemon.starting",
@@ -43,14 +44,34 @@ pub(super) async fn run(path: Option<&Path>, _: &Output) -> anyhow::Result<Verdi
         "starting"
     );
     let result = Box::pin(work(path, &wiring, &log)).await;
-    if let Err(error) = &result {
+    match result {
+        Err(error) if tracing::enabled!(Level::ERROR) => {
+            tell_end(&error);
+            // With `--json` there is an answer beside the log.
+            output.fail_in_json(&error);
+            Ok(Verdict::Failed)
+        }
+        result => result,
+    }
+}
+
+/// Why the daemon ends that was not told to.
+fn tell_end(error: &anyhow::Error) {
+    let code = error.downcast_ref::<store::Error>().map(store::Error::code);
+    if error.is::<Crash>() {
         tracing::error!(
             event = "daemon.crashed",
-            error = format!("{error:#}"),
-            "the daemon ends"
+            error.sentence = format!("{error:#}"),
+            "the daemon ends: this is a defect of catalog-sync"
+        );
+    } else {
+        tracing::error!(
+            event = "daemon.not_started",
+            error.code = code,
+            error.sentence = format!("{error:#}"),
+            "the daemon cannot work as it is set up, and ends"
         );
     }
-    result
 }
 
 async fn work(
@@ -85,8 +106,9 @@ async fn work(
     let (set, settings) = watch::channel(settings);
 
     let daemon = async {
+        let database = Outage::of("database").shown_in(&wiring.metrics);
         let mut engine = tokio::select! {
-            engine = patiently(wiring) => engine?,
+            engine = patiently(wiring, &database) => engine?,
             () = soft.cancelled() => return Ok(()),
         };
         engine.stop = soft.clone();
@@ -97,6 +119,7 @@ async fn work(
             queues,
             settings,
             count_every,
+            database,
             pulse,
             readiness,
         };
@@ -192,9 +215,8 @@ async fn make_first(wiring: &Wiring) -> anyhow::Result<()> {
 }
 
 /// All that a run needs, as soon as the database is there.
-async fn patiently(wiring: &Wiring) -> anyhow::Result<Engine> {
+async fn patiently(wiring: &Wiring, database: &Outage) -> anyhow::Result<Engine> {
     let mut patience = Patience::default();
-    let mut told = false;
     loop {
         let ready = async {
             let engine = wiring.engine().await?;
@@ -204,15 +226,7 @@ async fn patiently(wiring: &Wiring) -> anyhow::Result<Engine> {
         match ready.await {
             Ok(engine) => return Ok(engine),
             Err(error) if matches!(error.downcast_ref(), Some(store::Error::Unavailable(_))) => {
-                wiring.metrics.dependency_down("database");
-                if !std::mem::replace(&mut told, true) {
-                    tracing::error!(
-                        event = "dependency.down",
-                        dependency = "database",
-                        %error,
-                        "the daemon starts when it can be used"
-                    );
-                }
+                database.failed(&error);
                 tokio::time::sleep(patience.wait()).await;
             }
             Err(error) => return Err(error),
@@ -226,7 +240,7 @@ async fn tell_missing_master_keys(engine: &Engine) -> anyhow::Result<()> {
     for missing in missing.map_err(plainly)? {
         tracing::error!(
             event = "master_key.missing",
-            id = missing.id,
+            master_key.id = missing.id,
             api_keys = missing.api_keys,
             "a master key is not at hand, and the API keys that it sealed cannot be used: bring it back; it is looked for again by \
              itself"
@@ -273,7 +287,7 @@ fn reload(
         }
         Err(error) => tracing::error!(
             event = "config.rejected",
-            error = format!("{error:#}"),
+            error.sentence = format!("{error:#}"),
             "everything stays as it was"
         ),
     }

@@ -11,7 +11,10 @@ use clap::Args;
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
 
 use super::{
     Verdict,
@@ -24,7 +27,7 @@ use crate::{
     diagnosis::Diagnosis,
     project::ProjectId,
     run::{Outcome, Trigger},
-    sync::{Engine, Error, Report, Waiting},
+    sync::{Engine, Error, Report, Unrecorded, Waiting},
 };
 
 /// Which projects to sync.
@@ -124,12 +127,14 @@ pub(super) async fn run(
     let mut runs = stream::iter(ids)
         .map(async |id| {
             let meter = progress.meter();
-            (id, engine.run(id, Trigger::Command, None, &meter).await)
+            let began = Instant::now();
+            let run = engine.run(id, Trigger::Command, None, &meter).await;
+            (id, began.elapsed(), run)
         })
         .buffer_unordered(concurrency);
     let mut verdict = Verdict::Done;
     let mut answers = Vec::new();
-    while let Some((id, result)) = runs.next().await {
+    while let Some((id, lasted, result)) = runs.next().await {
         progress.bar.inc(1);
         let (outcome, answer) = match result {
             Ok(report) => {
@@ -146,13 +151,7 @@ pub(super) async fn run(
                 )
             }
             Err(error) => {
-                tracing::error!(
-                    event = "sync.aborted",
-                    project.id = %id,
-                    error.code = error.code(),
-                    error.sentence = %error,
-                    "not synced"
-                );
+                unrecorded(id, engine, lasted).log(&error);
                 let line = format!("{BOLD}{id}{BOLD:#} {RED}not synced{RED:#}: {error}");
                 progress.bar.suspend(|| output.say(line))?;
                 let why = json!({ "code": error.code(), "sentence": error.to_string() });
@@ -165,6 +164,16 @@ pub(super) async fn run(
     progress.bar.finish_and_clear();
     output.json(&answers)?;
     Ok(verdict)
+}
+
+fn unrecorded<'a>(project: &'a ProjectId, engine: &'a Engine, lasted: Duration) -> Unrecorded<'a> {
+    Unrecorded {
+        project,
+        trigger: Trigger::Command,
+        epoch: None,
+        worker: engine.store.worker(),
+        lasted,
+    }
 }
 
 /// Shows what a sync would change.
@@ -241,9 +250,11 @@ pub(super) async fn approve(
     }
     let meter = Arc::new(Meter::default());
     let run = async {
-        Ok(engine
-            .run(id, Trigger::Command, Some(digest), &meter)
-            .await?)
+        let began = Instant::now();
+        let run = engine.run(id, Trigger::Command, Some(digest), &meter);
+        Ok(run
+            .await
+            .inspect_err(|error| unrecorded(id, engine, began.elapsed()).log(error))?)
     };
     let report = Box::pin(stoppable(engine, run)).await?;
     tell(id, &report, output)?;

@@ -46,7 +46,7 @@ pub(super) async fn run(shared: Arc<Shared>, sinks: Vec<&'static str>) {
     let scheduler = match start(&ticks).await {
         Ok(scheduler) => Some(scheduler),
         Err(error) => {
-            tracing::error!(event = "ticks.failed", %error, "the schedule goes on at a slower pace");
+            tracing::warn!(event = "ticks.failed", error.sentence = %error, "the schedule goes on at a slower pace");
             None
         }
     };
@@ -59,7 +59,7 @@ pub(super) async fn run(shared: Arc<Shared>, sinks: Vec<&'static str>) {
     if let Some(mut scheduler) = scheduler
         && let Err(error) = scheduler.shutdown().await
     {
-        tracing::debug!(event = "ticks.not_stopped", %error, "the process ends anyhow");
+        tracing::debug!(event = "ticks.not_stopped", error.sentence = %error, "the process ends anyhow");
     }
 }
 
@@ -131,7 +131,7 @@ async fn issue_due(
             tracing::error!(
                 event = "project.unreadable",
                 project.id = %id,
-                why,
+                error.sentence = why,
                 "it gets no slot as it is; it is looked at again later"
             );
         }

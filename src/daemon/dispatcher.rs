@@ -15,8 +15,10 @@ use crate::{
     clock, metrics,
     project::ProjectId,
     retry::Patience,
+    run::Trigger,
     store::{self, Claim, Claimed, LastChance},
-    sync::{Error, Report},
+    sync::{Error, Report, Unrecorded},
+    telemetry::at,
 };
 
 /// How many rows of the host are taken at once.
@@ -86,7 +88,7 @@ pub(super) async fn listen(shared: Arc<Shared>) {
             }
             // The dispatcher meets the same database, and tells of it.
             Err(error) => {
-                tracing::debug!(event = "ear.lost", %error, "listening again");
+                tracing::debug!(event = "ear.lost", error.sentence = %error, "listening again");
                 if shared.stopped_within(patience.wait()).await {
                     return;
                 }
@@ -120,7 +122,7 @@ async fn turn(
                 event = "request.refused",
                 source = "sync_requests",
                 request = asked,
-                reason = why,
+                error.sentence = why,
                 "a row of sync_requests asks for no project; it is in refused_requests"
             );
         }
@@ -169,7 +171,7 @@ fn tell(claimed: &Claimed) {
             project.id = %loss.project,
             epoch = loss.epoch,
             worker = loss.worker,
-            until = %loss.until,
+            until = at(loss.until),
             "a lease ran out: its worker died, or could not reach the database"
         );
     }
@@ -184,7 +186,7 @@ fn tell(claimed: &Claimed) {
         tracing::error!(
             event = "project.unreadable",
             project.id = %id,
-            why,
+            error.sentence = why,
             "it cannot be synced as it is; it is looked at again later"
         );
     }
@@ -192,7 +194,7 @@ fn tell(claimed: &Claimed) {
         tracing::info!(
             event = "sync.deferred",
             project.id = %id,
-            until = %until,
+            until = at(*until),
             "too little is left of its key's hourly budget"
         );
     }
@@ -208,6 +210,8 @@ struct Runs {
 struct UnderWay {
     project: ProjectId,
     epoch: i64,
+    trigger: Trigger,
+    began: Instant,
     is_last_chance: bool,
 }
 
@@ -228,6 +232,8 @@ impl Runs {
         let of = UnderWay {
             project: claim.project.id.clone(),
             epoch: claim.lease.epoch,
+            trigger: claim.trigger(),
+            began: Instant::now(),
             is_last_chance: claim.is_last_chance,
         };
         let mut engine = shared.engine.clone();
@@ -259,8 +265,15 @@ impl Runs {
 impl Ended {
     /// What the run itself did not tell of.
     fn tell(self, shared: &Shared) {
-        let Some(UnderWay { project, epoch, .. }) = self.of else {
+        let Some(of) = self.of else {
             return;
+        };
+        let run = Unrecorded {
+            project: &of.project,
+            trigger: of.trigger,
+            epoch: Some(of.epoch),
+            worker: shared.engine.store.worker(),
+            lasted: of.began.elapsed(),
         };
         match self.result {
             Ok(Ok(report)) => {
@@ -268,38 +281,11 @@ impl Ended {
                     shared.changes.send_modify(|count| *count += 1);
                 }
             }
-            Ok(Err(Error::Stopped)) => tracing::info!(
-                event = "sync.given_back",
-                project.id = %project,
-                epoch,
-                "stopped before it was done; it is still to be done"
-            ),
-            Ok(Err(error @ Error::LeaseLost { .. })) => tracing::warn!(
-                event = "sync.aborted",
-                project.id = %project,
-                epoch,
-                error.code = error.code(),
-                error.sentence = %error,
-                "not synced: its lease is gone"
-            ),
-            Ok(Err(error)) => tracing::error!(
-                event = "sync.aborted",
-                project.id = %project,
-                epoch,
-                error.code = error.code(),
-                error.sentence = %error,
-                "not synced; it is tried again later"
-            ),
+            Ok(Err(error)) => run.log(&error),
             // Its lease is left to run out, and counts as one that lost its worker.
             Err(error) => {
                 shared.engine.metrics.run_unrecorded(metrics::PANICKED);
-                tracing::error!(
-                    event = "sync.panicked",
-                    project.id = %project,
-                    epoch,
-                    error.sentence = panic_text(error),
-                    "not synced: this is a defect of catalog-sync"
-                );
+                run.log_panic(&panic_text(error));
             }
         }
     }

@@ -166,7 +166,7 @@ impl Server {
         };
         let served = axum::serve(door, router).with_graceful_shutdown(stop.cancelled_owned());
         if let Err(error) = served.await {
-            tracing::error!(event = "health.ended", %error, "probes get no answer any more");
+            tracing::error!(event = "health.ended", error.sentence = %error, "probes get no answer any more");
         }
     }
 }

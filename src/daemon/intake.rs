@@ -124,7 +124,7 @@ async fn take(
                     event = "request.refused",
                     source,
                     message.id = id,
-                    reason,
+                    error.sentence = reason,
                     "a message asks for no sync; it is in the dead letters"
                 );
                 Settlement::Reject { reason }

@@ -41,10 +41,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::outage::Outage;
 use self::{
     clocks::{ClockWatch, Clocks},
     health::{Phase, Readiness},
-    outage::Outage,
     pulse::Pulse,
 };
 use crate::{
@@ -88,6 +88,8 @@ pub struct Daemon {
     pub settings: watch::Receiver<Settings>,
     /// How often all projects are counted: [`fleet::FOR_METRICS`] or [`fleet::FOR_LOG`].
     pub count_every: Duration,
+    /// What tells that the database is away, which it may have been before the daemon began.
+    pub database: Outage,
     /// Whether its loops go round, for those who tell of it.
     pub pulse: Pulse,
     /// Whether it does its work, for those who tell of it.
@@ -146,6 +148,7 @@ impl Daemon {
             queues,
             settings,
             count_every,
+            database,
             pulse,
             readiness,
         } = self;
@@ -155,8 +158,8 @@ impl Daemon {
             settings,
             pulse,
             readiness,
-            database: Outage::of("database").shown_in(&engine.metrics),
             engine,
+            database,
             work: Notify::new(),
             changes: watch::Sender::new(0),
         });
@@ -246,7 +249,12 @@ impl Loops {
         while let Some(ended) = self.tasks.join_next_with_id().await {
             if ended.is_err() {
                 let Crash { part, why } = self.crash(ended);
-                tracing::error!(event = "daemon.part_crashed", part, why, "while stopping");
+                tracing::error!(
+                    event = "daemon.part_crashed",
+                    part,
+                    error.sentence = why,
+                    "while stopping"
+                );
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, telemetry::ms};
 
 const BETWEEN_LINES: Duration = Duration::from_mins(1);
 
@@ -17,7 +17,7 @@ const CALM: Duration = Duration::from_secs(5);
 
 /// One thing that can be down, whoever notices.
 #[derive(Debug)]
-pub(super) struct Outage {
+pub struct Outage {
     what: &'static str,
     shown: Option<Metrics>,
     state: Mutex<Option<Down>>,
@@ -39,7 +39,9 @@ enum Line {
 }
 
 impl Outage {
-    pub(super) fn of(what: &'static str) -> Self {
+    /// One that is up, so far.
+    #[must_use]
+    pub fn of(what: &'static str) -> Self {
         Self {
             what,
             shown: None,
@@ -49,7 +51,7 @@ impl Outage {
 
     /// The same, shown among what the worker depends on once it has worked or failed.
     #[must_use]
-    pub(super) fn shown_in(self, metrics: &Metrics) -> Self {
+    pub fn shown_in(self, metrics: &Metrics) -> Self {
         Self {
             shown: Some(metrics.clone()),
             ..self
@@ -57,31 +59,27 @@ impl Outage {
     }
 
     /// It failed.
-    pub(super) fn failed(&self, why: &dyn Display) {
+    pub fn failed(&self, why: &dyn Display) {
         let what = self.what;
         if let Some(metrics) = &self.shown {
             metrics.dependency_down(what);
         }
-        match self.note(Instant::now()) {
-            Line::Began => tracing::error!(
-                event = "dependency.down",
-                dependency = what,
-                error = %why,
-                "{what}: cannot be used; it is tried again until it can"
-            ),
-            Line::Lasts(lasted) => tracing::error!(
-                event = "dependency.down",
-                dependency = what,
-                error = %why,
-                down_ms = lasted.as_millis(),
-                "{what}: still cannot be used"
-            ),
-            Line::Nothing => {}
-        }
+        let (lasted, still) = match self.note(Instant::now()) {
+            Line::Began => (Duration::ZERO, ""),
+            Line::Lasts(lasted) => (lasted, "still "),
+            Line::Nothing => return,
+        };
+        tracing::error!(
+            event = "dependency.down",
+            dependency = what,
+            error.sentence = %why,
+            down_ms = ms(lasted),
+            "{what}: {still}cannot be used; it is tried again until it can"
+        );
     }
 
     /// It works. The outage is over when nothing has failed for a while: what answers questions may still refuse to write.
-    pub(super) fn works(&self) {
+    pub fn works(&self) {
         let ended = {
             let mut state = self.lock();
             let ended = state.take_if(|down| down.failed_at.elapsed() >= CALM);
@@ -95,7 +93,7 @@ impl Outage {
             tracing::info!(
                 event = "dependency.up",
                 dependency = what,
-                down_ms = down.since.elapsed().as_millis(),
+                down_ms = ms(down.since.elapsed()),
                 "{what}: can be used again"
             );
         }

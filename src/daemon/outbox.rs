@@ -74,7 +74,7 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<dyn Queue>, outage: Arc<
     }
     // Another worker goes on at once, instead of when the lease has run out.
     if let Err(error) = shared.engine.store.release_sink(&lease).await {
-        tracing::debug!(event = "sink.not_released", %error, "the right to tell it runs out by itself");
+        tracing::debug!(event = "sink.not_released", error.sentence = %error, "the right to tell it runs out by itself");
     }
 }
 

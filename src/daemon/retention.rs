@@ -12,6 +12,7 @@ use super::{LONGEST_SILENCE, Shared};
 use crate::{
     clock,
     store::{self, Mark, Old, Pruned},
+    telemetry::ms,
 };
 
 /// How many rows are looked at in one transaction.
@@ -54,7 +55,7 @@ async fn pass(shared: &Shared, marks: &mut BTreeMap<Old, Mark>) {
             tracing::warn!(
                 event = "retention.failed",
                 table = table(old),
-                %error,
+                error.sentence = %error,
                 "what is old stays there for now; it is tried again in an hour"
             );
             if let store::Error::Unavailable(_) = error {
@@ -71,7 +72,7 @@ async fn pass(shared: &Shared, marks: &mut BTreeMap<Old, Mark>) {
             removal_holds = of(Old::Holds),
             runs = of(Old::Runs),
             refused_requests = of(Old::Requests),
-            duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            duration_ms = ms(began.elapsed()),
             "what was older than it is to be kept is deleted"
         );
     }

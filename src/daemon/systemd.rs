@@ -105,9 +105,10 @@ impl Manager {
             if stale.is_empty() {
                 self.tell(&[NotifyState::Watchdog]);
             } else if !hungry {
+                let loops: Vec<&str> = stale.iter().map(|(name, _)| *name).collect();
                 tracing::error!(
                     event = "daemon.stalled",
-                    loops = ?stale,
+                    loops = loops.join(", "),
                     "the service manager will start it again"
                 );
             }
@@ -135,7 +136,7 @@ fn send(address: &SocketAddr, states: &[NotifyState<'_>]) -> io::Result<()> {
 }
 
 fn unheard(error: &io::Error) {
-    tracing::warn!(event = "systemd.unheard", %error, "the service manager was not told");
+    tracing::warn!(event = "systemd.unheard", error.sentence = %error, "the service manager was not told");
 }
 
 fn parse_address(value: String) -> Result<SocketAddr, Error> {

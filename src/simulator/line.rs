@@ -31,7 +31,7 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, rout
                     connections.spawn(connection(stream, tls.clone(), router.clone()));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "accept failed");
+                    tracing::debug!(event = "simulator.not_accepted", error.sentence = %error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -43,7 +43,7 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, rout
 async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) {
     // A small answer must not wait for the acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "nodelay failed");
+        tracing::debug!(event = "simulator.line_unset", error.sentence = %error, "nodelay failed");
     }
     let line = Line::default();
     let wire = Wire {
@@ -54,7 +54,9 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router)
         None => serve(wire, line, router).await,
         Some(tls) => match tls.accept(wire).await {
             Ok(stream) => serve(stream, line, router).await,
-            Err(error) => tracing::debug!(%error, "no TLS session"),
+            Err(error) => {
+                tracing::debug!(event = "simulator.no_tls", error.sentence = %error, "no TLS session")
+            }
         },
     }
 }
@@ -73,7 +75,7 @@ where
     tokio::select! {
         served = builder.serve_connection(TokioIo::new(io), service) => {
             if let Err(error) = served {
-                tracing::debug!(error = %error, "connection ended");
+                tracing::debug!(event = "simulator.line_ended", error.sentence = %error, "a connection ended");
             }
         }
         () = line.cut.notified() => {}
@@ -107,7 +109,7 @@ impl Drop for Wire {
         if self.reset.load(Ordering::SeqCst)
             && let Err(error) = self.stream.set_zero_linger()
         {
-            tracing::debug!(%error, "zero linger failed");
+            tracing::debug!(event = "simulator.line_unset", error.sentence = %error, "zero linger failed");
         }
     }
 }

@@ -231,7 +231,10 @@ impl Simulator {
     pub async fn wait_for_requests(&self, count: usize) {
         let mut counted = self.server.journal.count();
         if counted.wait_for(|&so_far| so_far >= count).await.is_err() {
-            tracing::debug!("the journal is gone");
+            tracing::debug!(
+                event = "simulator.journal_gone",
+                "nobody waits for requests any more"
+            );
         }
     }
 

@@ -79,7 +79,7 @@ impl Server {
         let mut state = self.state();
         let made = f(&mut state);
         if let Err(error) = state.fill() {
-            tracing::warn!(%error, "the simulator's state is not complete");
+            tracing::warn!(event = "simulator.incomplete", error.sentence = %error, "the simulator's state is not complete");
         }
         made
     }

@@ -35,7 +35,7 @@ use crate::{
     catalog::{Catalog, Digest, Hold, Kind, OwnLimits, Plan, Sources, Unforeseen},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
-    run::{HoldEnd, KeyHealth, Run},
+    run::{HoldEnd, KeyHealth, Run, Trigger},
     schedule::{Cron, Schedule},
 };
 
@@ -82,6 +82,15 @@ pub struct Claim {
     pub request: Option<Request>,
     /// The project's last two runs lost their workers: one more, and it is set aside.
     pub is_last_chance: bool,
+}
+
+impl Claim {
+    /// What asked for its run.
+    #[must_use]
+    pub fn trigger(&self) -> Trigger {
+        let request = self.request.as_ref();
+        request.map_or(Trigger::Schedule, |request| request.trigger)
+    }
 }
 
 /// What a run needs to know of its project beside the catalog.
@@ -179,6 +188,9 @@ pub struct Schema {
 /// removed is lost. A method whose future is dropped has done all of its work or nothing.
 #[async_trait]
 pub trait Store: Send + Sync {
+    /// The name with which this worker marks its leases and runs.
+    fn worker(&self) -> &str;
+
     /// Which migrations the database has.
     async fn schema(&self) -> Result<Schema, Error>;
 

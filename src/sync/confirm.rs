@@ -26,7 +26,7 @@ pub(super) async fn ask(session: &Session, keys: Vec<Key>) -> Answers {
                 tracing::debug!(
                     event = "absence.unknown",
                     endpoint = error.endpoint,
-                    reason = %error.failure,
+                    error.sentence = %error.failure,
                     "whether it is gone is not known yet"
                 );
                 if !is_about_the_thing(&error) {

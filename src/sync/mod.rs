@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use self::fetch::{Fetched, Known, fetch};
 pub use self::{
-    report::{Report, Waiting},
+    report::{Report, Unrecorded, Waiting},
     signer::signer,
 };
 use crate::{
@@ -150,16 +150,13 @@ impl Engine {
         claimed_at: tokio::time::Instant,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
-        let trigger = claim
-            .request
-            .as_ref()
-            .map_or(Trigger::Schedule, |request| request.trigger);
         if let Some(request) = &claim.request {
             let waited = (clock::now() - request.ready_at).to_std();
-            self.metrics.queued(trigger, waited.unwrap_or_default());
+            self.metrics
+                .queued(request.trigger, waited.unwrap_or_default());
         }
         let asked = Asked {
-            trigger,
+            trigger: claim.trigger(),
             approved: None,
             ahead: TimeDelta::zero(),
         };
@@ -191,7 +188,7 @@ impl Engine {
                 _ => self.postpone(claim, meter).await,
             };
             if let Err(error) = given_back {
-                tracing::debug!(event = "lease.not_released", project.id = %claim.project.id, %error, "the lease runs out by itself");
+                tracing::debug!(event = "lease.not_released", project.id = %claim.project.id, error.sentence = %error, "the lease runs out by itself");
             }
         }
         worked
@@ -385,10 +382,7 @@ impl Engine {
                 database: loading + lap.end(),
             },
         };
-        let reason = request
-            .as_ref()
-            .and_then(|request| request.reason.as_deref());
-        report.log(&project.id, state, reason);
+        report.log(claim, aftermath.budget, self.store.worker());
         Ok(report)
     }
 
@@ -411,7 +405,7 @@ impl Engine {
                     Ok(Ok(_)) => trusted_until = attempted_at + trust,
                     Ok(Err(error @ Error::LeaseLost { .. })) => return error,
                     Ok(Err(error)) if tokio::time::Instant::now() < trusted_until => {
-                        tracing::debug!(event = "lease.not_renewed", project.id = %lease.project, %error, "trying again");
+                        tracing::debug!(event = "lease.not_renewed", project.id = %lease.project, error.sentence = %error, "trying again");
                     }
                     Ok(Err(_)) | Err(_) => {
                         return Error::LeaseLost {

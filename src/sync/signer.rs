@@ -44,7 +44,7 @@ pub(super) async fn look_for_master_key(vault: &Arc<Vault>, id: &str) {
         Ok(()) if vault.has(id) => {
             tracing::info!(
                 event = "master_key.found",
-                id,
+                master_key.id = id,
                 "a new master key is at hand"
             );
         }
@@ -52,8 +52,8 @@ pub(super) async fn look_for_master_key(vault: &Arc<Vault>, id: &str) {
         Ok(()) => {}
         Err(error) => tracing::error!(
             event = "master_key.unreadable",
-            id,
-            error,
+            master_key.id = id,
+            error.sentence = error,
             "the master keys could not be read again"
         ),
     }

@@ -23,7 +23,7 @@ pub fn tell_panics() {
             tracing::error!(
                 event = "panicked",
                 location = at,
-                reason,
+                error.sentence = reason,
                 backtrace = backtrace.as_ref().map(tracing::field::display),
                 "this is a defect: please report it"
             );

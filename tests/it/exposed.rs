@@ -324,6 +324,6 @@ fn a_panic_is_told_without_a_secret_as_an_event_where_there_is_a_log() {
     let event: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
     assert_eq!(event["event"], "panicked");
     assert_eq!(event["level"], "ERROR");
-    assert_eq!(event["reason"], "no key: [redacted]");
+    assert_eq!(event["error.sentence"], "no key: [redacted]");
     assert_eq!(lines.len(), 2, "{said}");
 }

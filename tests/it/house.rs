@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use crate::postgres;
+use crate::{events::page::hold, postgres};
 
 /// Where a house keeps its catalogs.
 #[derive(Clone, Copy, Debug)]
@@ -255,11 +255,13 @@ impl House {
         stdin.write_all(input.as_bytes()).await.ok();
         drop(stdin);
         let output = child.wait_with_output().await.unwrap();
-        Answer {
+        let answer = Answer {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        };
+        answer.stderr.lines().for_each(hold);
+        answer
     }
 
     /// Writes a file of the house, for its owner alone.

@@ -12,6 +12,7 @@ mod codes;
 mod config;
 mod credential;
 mod daemon;
+mod events;
 #[cfg(feature = "simulator")]
 mod exposed;
 #[cfg(all(feature = "nats", feature = "simulator"))]

@@ -42,7 +42,11 @@ impl Nats {
                 move |event| {
                     let (lost, shown) = (lost.clone(), Arc::clone(&shown));
                     async move {
-                        tracing::debug!(broker.name = "nats", "{shown}: {event}");
+                        tracing::debug!(
+                            event = "broker.said",
+                            dependency = "nats",
+                            "{shown}: {event}"
+                        );
                         if matches!(event, Event::Disconnected | Event::Closed) {
                             lost.cancel();
                         }
@@ -151,7 +155,12 @@ impl Connection {
                 },
             };
             if !missing {
-                tracing::debug!(broker.name = "nats", stream = name, "used as it is");
+                tracing::debug!(
+                    event = "broker.kept",
+                    dependency = "nats",
+                    stream = name,
+                    "a stream is used as it is"
+                );
                 return Ok(());
             }
             match self.context.create_stream(config).await {

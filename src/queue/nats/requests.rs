@@ -96,7 +96,12 @@ impl Connection {
             .bounded(async {
                 match self.context.get_consumer_from_stream(DURABLE, stream).await {
                     Ok(consumer) => {
-                        tracing::debug!(broker.name = "nats", consumer = DURABLE, "used as it is");
+                        tracing::debug!(
+                            event = "broker.kept",
+                            dependency = "nats",
+                            consumer = DURABLE,
+                            "a consumer is used as it is"
+                        );
                         return Ok(consumer);
                     }
                     Err(error) => match error.kind() {

@@ -241,7 +241,7 @@ impl Socket {
         if let Some(stream) = self.stream.get()
             && let Err(error) = stream.shutdown(Shutdown::Both)
         {
-            tracing::debug!(broker.name = "rabbitmq", %error, "the connection was over already");
+            tracing::debug!(event = "broker.gone", dependency = "rabbitmq", error.sentence = %error, "the connection was over already");
         }
     }
 }

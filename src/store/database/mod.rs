@@ -129,6 +129,10 @@ macro_rules! transaction {
 
 #[async_trait]
 impl Store for Database {
+    fn worker(&self) -> &str {
+        &self.worker
+    }
+
     async fn schema(&self) -> Result<Schema, Error> {
         read!(self, |connection| schema::read(connection))
     }

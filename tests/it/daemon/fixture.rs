@@ -20,7 +20,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::house::{Backend, House};
+use crate::{
+    events::page::hold,
+    house::{Backend, House},
+};
 
 /// How long to wait for what comes in milliseconds on a machine that is not busy.
 pub(crate) const GENEROUS: Duration = Duration::from_mins(1);
@@ -190,7 +193,7 @@ impl Daemon {
                 }
             }
             match tokio::time::timeout_at(deadline, self.lines.recv()).await {
-                Ok(Some(line)) => self.log.push(line),
+                Ok(Some(line)) => self.keep(line),
                 Ok(None) => panic!("it ended without {name}"),
                 Err(late) => panic!("{name} did not come: {late}"),
             }
@@ -207,7 +210,7 @@ impl Daemon {
     /// The events of that name so far.
     pub(crate) fn so_far(&mut self, name: &str) -> Vec<Value> {
         while let Ok(line) = self.lines.try_recv() {
-            self.log.push(line);
+            self.keep(line);
         }
         self.log
             .iter()
@@ -245,7 +248,7 @@ impl Daemon {
     pub(crate) async fn exit(mut self) -> (ExitStatus, String) {
         let status = self.ended().await;
         while let Some(line) = self.lines.recv().await {
-            self.log.push(line);
+            self.keep(line);
         }
         (status, self.log.join("\n"))
     }
@@ -256,6 +259,13 @@ impl Daemon {
         status
             .code()
             .unwrap_or_else(|| panic!("ended by signal {:?}:\n{log}", status.signal()))
+    }
+
+    /// Every line is as docs/events.md has it.
+    #[track_caller]
+    fn keep(&mut self, line: String) {
+        hold(&line);
+        self.log.push(line);
     }
 
     async fn ended(&mut self) -> ExitStatus {
@@ -270,7 +280,11 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         while let Ok(line) = self.lines.try_recv() {
-            self.log.push(line);
+            if std::thread::panicking() {
+                self.log.push(line);
+            } else {
+                self.keep(line);
+            }
         }
         if std::thread::panicking() {
             println!("the daemon's log:\n{}", self.log.join("\n"));

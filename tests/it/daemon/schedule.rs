@@ -92,7 +92,7 @@ async fn a_broken_file_leaves_everything_as_it_was(backend: Backend) {
     house.write("worker.toml", "[schedule]\ncron = \"at noon\"\n");
     daemon.signal(Signal::HUP);
     let rejected = daemon.event("config.rejected").await;
-    let why = rejected["error"].as_str().unwrap();
+    let why = rejected["error.sentence"].as_str().unwrap();
     assert!(why.contains("worker.toml:2"), "{why}");
     house.write("worker.toml", "[schedule\n");
     daemon.signal(Signal::HUP);
