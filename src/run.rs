@@ -137,6 +137,8 @@ pub struct Timings {
     pub upstream: Duration,
     /// Loading the catalog and writing what the run came to.
     pub database: Duration,
+    /// All of it.
+    pub total: Duration,
 }
 
 /// How a key has fared, so that one refusal condemns nobody.

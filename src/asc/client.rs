@@ -10,6 +10,7 @@ use reqwest::{StatusCode, Url, header::AUTHORIZATION, redirect};
 use serde::de::DeserializeOwned;
 use tokio::{sync::SemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{
     body::{self, Decoded, Room},
@@ -211,13 +212,6 @@ pub struct Session {
     reserve_reached: OnceLock<Budget>,
 }
 
-/// Which try it is.
-#[derive(Clone, Copy)]
-enum Try {
-    First,
-    Again,
-}
-
 /// How one try ended, when it did not succeed.
 enum Attempt {
     /// 401: worth one new token.
@@ -268,9 +262,9 @@ impl Session {
     ) -> Result<Decoded<T>, Error> {
         let mut retry = Retry::new(self.client.0.options.retry);
         let mut may_renew_token = true;
-        let mut which = Try::First;
+        let mut attempt = 1;
         loop {
-            let (wait, error) = match self.try_once(url, room, which).await {
+            let (wait, error) = match self.try_once(url, room, attempt).await {
                 Ok(document) => return Ok(document),
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::Refused(token, error)) => {
@@ -308,7 +302,7 @@ impl Session {
                 wait_ms = ms(wait),
                 "trying again"
             );
-            which = Try::Again;
+            attempt += 1;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.terms.stop.cancelled() => {}
@@ -321,7 +315,7 @@ impl Session {
         &self,
         url: &Url,
         room: &Room,
-        which: Try,
+        attempt: u32,
     ) -> Result<Decoded<T>, Attempt> {
         let endpoint = url.path();
         let breaker = &self.client.0.breaker;
@@ -334,14 +328,25 @@ impl Session {
             .admit(Instant::now())
             .map_err(|outage| Attempt::Final(Error::new(endpoint, down(&outage))))?;
         self.meter.count_request();
-        match which {
-            Try::First => self.key.earn_retry(),
-            Try::Again => {
-                self.meter.count_retry();
-                self.client.0.options.metrics.count_retry();
-            }
+        if attempt == 1 {
+            self.key.earn_retry();
+        } else {
+            self.meter.count_retry();
+            self.client.0.options.metrics.count_retry();
         }
-        let result = self.send(url, token, room).await;
+        let span = tracing::debug_span!(
+            "request",
+            otel.kind = "client",
+            method = "GET",
+            endpoint,
+            attempt,
+            status = Empty,
+            otel.status_code = Empty
+        );
+        let result = self.send(url, token, room).instrument(span.clone()).await;
+        if result.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
         match &result {
             Err(Attempt::Fault(_)) => breaker.failed(self.key.name, Instant::now()),
             Ok(_) | Err(Attempt::Refused(..) | Attempt::Throttled(_) | Attempt::Final(_)) => {
@@ -420,6 +425,7 @@ impl Session {
         }
         let clock_ahead = rate::clock_ahead(response.headers(), now);
         let asked = rate::retry_after(response.headers(), now);
+        Span::current().record("status", status.as_u16());
         tracing::debug!(
             event = "request.answered",
             endpoint,

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     config::{self, Config},
-    metrics::Metrics,
     project::ProjectId,
     simulator::{App, InAppPurchase, Options, Simulator, State},
     sync::Engine,
@@ -94,10 +93,7 @@ impl<'a> Stage<'a> {
         config.app_store.ca_file = ca_file;
         config.store.url = format!("sqlite:{}", folder.path().join("catalog-sync.db").display());
         config.vault.master_keys = vec![Source::File(folder.path().join("master.key"))];
-        let wiring = Wiring {
-            config,
-            metrics: Metrics::default(),
-        };
+        let wiring = Wiring::of(config);
         setup::make_missing(&wiring, &folder.path().join(config::FILE), false).await?;
         output.say(format_args!(
             "A simulated App Store Connect listens at {} with a key, an app and its catalog.",

@@ -35,7 +35,7 @@ use crate::{
 
 /// Works until a signal stops it.
 pub(super) async fn run(path: Option<&Path>, output: &Output) -> anyhow::Result<Verdict> {
-    let (wiring, log) = Wiring::load_daemon(path)?;
+    let (wiring, log, traces) = Wiring::load_daemon(path)?;
     tracing::info!(
         event = "daemon.starting",
         version = env!("CARGO_PKG_VERSION"),
@@ -44,6 +44,9 @@ pub(super) async fn run(path: Option<&Path>, output: &Output) -> anyhow::Result<
         "starting"
     );
     let result = Box::pin(work(path, &wiring, &log)).await;
+    if let (Some(traces), Ok(Verdict::Done) | Err(_)) = (traces, &result) {
+        traces.end().await;
+    }
     match result {
         Err(error) if tracing::enabled!(Level::ERROR) => {
             tell_end(&error);

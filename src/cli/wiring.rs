@@ -26,7 +26,7 @@ use crate::{
     retry::Bases,
     store::{self, Store},
     sync::Engine,
-    telemetry::{self, Speaks, Stderr},
+    telemetry::{self, Speaks, Stderr, Traces},
     vault::{Source, Vault},
 };
 
@@ -56,19 +56,27 @@ pub(super) struct Wiring {
 impl Wiring {
     /// Loads the configuration and starts the log.
     pub(super) fn load(path: Option<&Path>) -> anyhow::Result<Self> {
-        Ok(Self::load_as(path, Speaks::Command)?.0)
-    }
-
-    /// The same for a daemon, whose log speaks for it, and can be set anew.
-    pub(super) fn load_daemon(path: Option<&Path>) -> anyhow::Result<(Self, telemetry::Reload)> {
-        Self::load_as(path, Speaks::Log)
-    }
-
-    fn load_as(path: Option<&Path>, speaks: Speaks) -> anyhow::Result<(Self, telemetry::Reload)> {
         let config = Config::load(path, environment::all())?;
-        let reload = telemetry::init(&config.log, stderr(), speaks)?;
-        let metrics = Metrics::default();
-        Ok((Self { config, metrics }, reload))
+        telemetry::init(&config.log, stderr(), Speaks::Command, None)?;
+        Ok(Self::of(config))
+    }
+
+    /// The same for a daemon, whose log speaks for it and can be set anew, and whose runs are traced.
+    pub(super) fn load_daemon(
+        path: Option<&Path>,
+    ) -> anyhow::Result<(Self, telemetry::Reload, Option<Traces>)> {
+        let config = Config::load(path, environment::all())?;
+        let traces = Traces::start(&config.traces, &worker_name())?;
+        let reload = telemetry::init(&config.log, stderr(), Speaks::Log, traces.as_ref())?;
+        Ok((Self::of(config), reload, traces))
+    }
+
+    /// From a configuration, with nothing counted yet.
+    pub(super) fn of(config: Config) -> Self {
+        Self {
+            config,
+            metrics: Metrics::default(),
+        }
     }
 
     /// The store as it is, whatever its schema, made if it is missing.

@@ -61,6 +61,8 @@ pub struct Config {
     pub rabbitmq: RabbitMq,
     /// What is logged.
     pub log: Log,
+    /// Where traces go.
+    pub traces: Traces,
     #[serde(skip)]
     file: Option<PathBuf>,
 }
@@ -194,6 +196,16 @@ pub struct Log {
     pub format: Format,
 }
 
+/// `[traces]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// The URL of a collector that takes OTLP over HTTP; empty for none.
+    pub endpoint: String,
+    /// How many of a hundred runs are traced.
+    pub percent: u64,
+}
+
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -290,6 +302,15 @@ impl Default for RabbitMq {
             url_file: PathBuf::new(),
             ca_file: PathBuf::new(),
             prefix: PREFIX.to_owned(),
+        }
+    }
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            endpoint: String::new(),
+            percent: 100,
         }
     }
 }
@@ -429,6 +450,7 @@ impl Config {
             nats,
             rabbitmq,
             log,
+            traces,
             file: _,
         } = self;
         let sections = [
@@ -445,6 +467,7 @@ impl Config {
             ("nats", *nats != other.nats),
             ("rabbitmq", *rabbitmq != other.rabbitmq),
             ("log", log.format != other.log.format),
+            ("traces", *traces != other.traces),
         ];
         sections
             .into_iter()

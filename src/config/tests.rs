@@ -124,7 +124,7 @@ fn an_unknown_key_is_told_with_its_place_and_the_nearest() {
         ),
         (
             "\n[metrics]",
-            "worker.toml:2: unknown section 'metrics'; the sections are app_store, daemon, guard, health, log, nats, rabbitmq, retention, schedule, store, sync, vault",
+            "worker.toml:2: unknown section 'metrics'; the sections are app_store, daemon, guard, health, log, nats, rabbitmq, retention, schedule, store, sync, traces, vault",
         ),
         (
             "[store.url.x]",
@@ -164,7 +164,7 @@ fn an_unknown_variable_is_told_with_the_nearest() {
         ),
         (
             "CATALOG_SYNC_QQ__X",
-            "the sections are app_store, daemon, guard, health, log, nats, rabbitmq, retention, schedule, store, sync, vault",
+            "the sections are app_store, daemon, guard, health, log, nats, rabbitmq, retention, schedule, store, sync, traces, vault",
         ),
     ] {
         let error = parse("", &[(name, "1")]).unwrap_err();

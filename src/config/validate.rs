@@ -11,7 +11,7 @@ use std::{
 use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
-use super::{AppStore, Config, Schedule};
+use super::{AppStore, Config, Schedule, Traces};
 use crate::{catalog::Limits, store::Retention};
 
 /// Which URLs a section takes.
@@ -64,6 +64,7 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         nats,
         rabbitmq,
         log,
+        traces,
         file: _,
     } = config;
     let mut rules = Rules::default();
@@ -141,6 +142,8 @@ pub(super) fn broken_rules(config: &Config) -> Vec<Broken> {
         );
         rules.broken(&["log.filter"], text);
     }
+
+    rules.traces(traces);
     rules.0
 }
 
@@ -175,6 +178,19 @@ impl Rules {
             );
             self.broken(keys, text);
         }
+    }
+
+    fn traces(&mut self, traces: &Traces) {
+        let Traces { endpoint, percent } = traces;
+        if !endpoint.is_empty() && !cfg!(feature = "otlp") {
+            let text = "'traces.endpoint' is set, but this catalog-sync was built without the feature 'otlp'";
+            self.broken(&["traces.endpoint"], text.to_owned());
+        } else if !is_collector(endpoint) {
+            let text = "'traces.endpoint' must be a URL such as http://localhost:4318, without a user, password or query, or empty for \
+                        none";
+            self.broken(&["traces.endpoint"], text.to_owned());
+        }
+        self.range(&["traces.percent"], *percent, 0..=100);
     }
 
     fn prefix(&mut self, keys: &'static [&'static str; 1], prefix: &str) {
@@ -361,6 +377,17 @@ fn is_loopback(host: &str) -> bool {
 
 fn is_proxy(text: &str) -> bool {
     let fits = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    text.is_empty() || Url::parse(text).is_ok_and(fits)
+}
+
+/// Whether it is empty, or what [`Traces::endpoint`] may be. What a URL can have of secrets has no place here.
+fn is_collector(text: &str) -> bool {
+    let fits = |url: Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && (url.username(), url.password(), url.query(), url.fragment())
+                == ("", None, None, None)
+    };
     text.is_empty() || Url::parse(text).is_ok_and(fits)
 }
 

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::Instrument as _;
+
 use super::{LONGEST_SILENCE, Shared, outage::Outage, pulse::Beat};
 use crate::{
     clock,
@@ -69,7 +71,10 @@ async fn consume(
                 deliveries?
             }
         };
-        let settled = take(shared, queue.name(), deliveries, beat).await;
+        let span =
+            tracing::debug_span!("intake", source = queue.name(), messages = deliveries.len());
+        let settled = take(shared, queue.name(), deliveries, beat);
+        let settled = settled.instrument(span).await;
         shared.work.notify_one();
         // What was committed first: a message that the dead letters do not take is not to bring the others back.
         let (taken, refused): (Vec<_>, Vec<_>) = settled

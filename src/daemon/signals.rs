@@ -24,6 +24,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::ms;
+
 /// How long a log line may take before it is left behind, as when nobody reads the pipe that it goes to.
 const LOGGED_WITHIN: Duration = Duration::from_millis(200);
 
@@ -144,7 +146,7 @@ pub async fn watch(
         sleep(grace).await;
         // First, for the process may end as soon as all is cut.
         log(move || {
-            let grace_ms = grace.as_millis();
+            let grace_ms = ms(grace);
             tracing::warn!(
                 event = "daemon.cutting",
                 grace_ms,

@@ -173,13 +173,7 @@ impl Metrics {
     }
 
     /// A run ended and left a record.
-    pub fn run_recorded(
-        &self,
-        run: &Run,
-        lasted: Duration,
-        timings: Timings,
-        budget: Option<Budget>,
-    ) {
+    pub fn run_recorded(&self, run: &Run, timings: Timings, budget: Option<Budget>) {
         let counted = &*self.0;
         counted
             .runs
@@ -190,8 +184,12 @@ impl Metrics {
         }
         self.count_changes(&run.counts);
         let times = &counted.histograms;
-        let Timings { upstream, database } = timings;
-        times.run.observe(lasted.as_secs_f64());
+        let Timings {
+            total,
+            upstream,
+            database,
+        } = timings;
+        times.run.observe(total.as_secs_f64());
         times.run_upstream.observe(upstream.as_secs_f64());
         times.run_database.observe(database.as_secs_f64());
         if let Some(ratio) = budget.and_then(left_of) {

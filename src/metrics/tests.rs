@@ -287,15 +287,15 @@ async fn a_run_is_counted_by_what_it_came_to() {
     };
     let changed = Counts(BTreeMap::from([(Kind::Subscription, tally)]));
     let timings = Timings {
+        total: Duration::from_secs(7),
         upstream: Duration::from_secs(6),
         database: Duration::from_millis(20),
     };
     let budget = |left| Some(Budget { limit: 3600, left });
-    let lasted = Duration::from_secs(7);
     let good = run(Outcome::Succeeded, None, changed);
     let bad = run(Outcome::Failed, Some(Code::KeyRejected), Counts::default());
-    metrics.run_recorded(&good, lasted, timings, budget(900));
-    metrics.run_recorded(&bad, lasted, timings, None);
+    metrics.run_recorded(&good, timings, budget(900));
+    metrics.run_recorded(&bad, timings, None);
     metrics.run_unrecorded(PANICKED);
     for (series, expected) in [
         (r#"runs_total{trigger="schedule",outcome="succeeded"}"#, "1"),

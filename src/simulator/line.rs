@@ -55,7 +55,7 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router)
         Some(tls) => match tls.accept(wire).await {
             Ok(stream) => serve(stream, line, router).await,
             Err(error) => {
-                tracing::debug!(event = "simulator.no_tls", error.sentence = %error, "no TLS session")
+                tracing::debug!(event = "simulator.no_tls", error.sentence = %error, "no TLS session");
             }
         },
     }

@@ -13,6 +13,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
+use tracing::{
+    Instrument as _,
+    field::{Empty, display},
+};
 use uuid::Uuid;
 
 use self::fetch::{Fetched, Known, fetch};
@@ -97,10 +101,6 @@ struct Asked<'a> {
 struct Lap(tokio::time::Instant);
 
 impl Lap {
-    fn begin() -> Self {
-        Self(tokio::time::Instant::now())
-    }
-
     /// How long it took since the last one ended.
     fn end(&mut self) -> Duration {
         let now = tokio::time::Instant::now();
@@ -171,15 +171,33 @@ impl Engine {
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
         let _under_way = self.metrics.run_begins();
-        let mut lap = Lap::begin();
-        let worked = self.work(claim, claimed_at, asked, meter).await;
-        match &worked {
+        let span = tracing::debug_span!(
+            "sync",
+            project.id = %claim.project.id,
+            trigger.kind = %asked.trigger,
+            epoch = claim.lease.epoch,
+            run.id = Empty,
+            outcome = Empty,
+            error.code = Empty,
+            otel.status_code = Empty
+        );
+        let work = self.work(claim, claimed_at, asked, meter);
+        let worked = work.instrument(span.clone()).await;
+        let (outcome, code) = match &worked {
             Ok(Report { run, timings, .. }) => {
-                self.metrics
-                    .run_recorded(run, lap.end(), *timings, meter.budget());
+                self.metrics.run_recorded(run, *timings, meter.budget());
+                span.record("run.id", display(run.id));
+                let code = run.error.as_ref().map(|error| error.code.as_str());
+                (Some(run.outcome.as_str()), code)
             }
-            Err(error) => self.metrics.run_unrecorded(error.code()),
-        }
+            Err(error) => {
+                self.metrics.run_unrecorded(error.code());
+                (None, Some(error.code()))
+            }
+        };
+        span.record("outcome", outcome);
+        span.record("error.code", code);
+        span.record("otel.status_code", code.map(|_| "ERROR"));
         if let Err(error) = &worked {
             // The first error tells more than one of giving back; the lease runs out by itself.
             let given_back = match error {
@@ -275,6 +293,7 @@ impl Engine {
         self.store.reopen(&lease, digest).await
     }
 
+    #[expect(clippy::too_many_lines, reason = "one run, from top to bottom")]
     async fn work(
         &self,
         claim: &Claim,
@@ -296,9 +315,11 @@ impl Engine {
             is_last_chance: _,
         } = claim;
         let started_at = clock::now();
-        let mut lap = Lap::begin();
+        let began = tokio::time::Instant::now();
+        let mut lap = Lap(began);
         // Nobody else writes it while the lease lasts, and what is read upstream is judged by what was known.
-        let local = self.store.load_catalog(&project.id).await?;
+        let loaded = self.store.load_catalog(&project.id);
+        let local = loaded.instrument(tracing::debug_span!("load")).await?;
         let loading = lap.end();
         let known = Known {
             project,
@@ -308,7 +329,8 @@ impl Engine {
             turn: lease.epoch,
         };
         let fetching = self.fetch(key, known, reserve_of(trigger), meter);
-        let fetched = self.while_beating(lease, claimed_at, fetching).await??;
+        let fetching = self.while_beating(lease, claimed_at, fetching);
+        let fetched = fetching.instrument(tracing::debug_span!("fetch")).await??;
         let upstream = lap.end();
         let standing = Standing::of(state.hold.as_ref(), approved);
         let finished_at = clock::now();
@@ -316,14 +338,10 @@ impl Engine {
             plan,
             hold,
             is_approved,
-        } = self.review(
-            project,
-            &fetched,
-            state,
-            &local,
-            standing,
-            finished_at + ahead,
-        );
+        } = tracing::debug_span!("review").in_scope(|| {
+            let now = finished_at + ahead;
+            self.review(project, &fetched, state, &local, standing, now)
+        });
 
         let key_health = fetched.key_health(state.key_health, finished_at);
         let covered = fetched.snapshot.covers().clone();
@@ -368,7 +386,8 @@ impl Engine {
             ),
         };
         lap.end();
-        let committed = self.store.commit(lease, &plan, &run, &aftermath).await?;
+        let commit = self.store.commit(lease, &plan, &run, &aftermath);
+        let committed = commit.instrument(tracing::debug_span!("commit")).await?;
         let report = Report {
             run,
             epoch: lease.epoch,
@@ -380,6 +399,7 @@ impl Engine {
             timings: Timings {
                 upstream,
                 database: loading + lap.end(),
+                total: began.elapsed(),
             },
         };
         report.log(claim, aftermath.budget, self.store.worker());

@@ -176,7 +176,7 @@ impl Report {
                     queued_ms = run.requested_at.map(|at| (run.started_at - at).num_milliseconds().max(0)),
                     upstream_ms = ms(timings.upstream),
                     database_ms = ms(timings.database),
-                    duration_ms = (run.finished_at - run.started_at).num_milliseconds(),
+                    duration_ms = ms(timings.total),
                     "{}: {}",
                     claim.project.id,
                     told(run)

@@ -27,3 +27,5 @@ mod start;
 mod stop;
 #[cfg(feature = "simulator")]
 mod takeover;
+#[cfg(all(feature = "otlp", feature = "simulator"))]
+mod traces;

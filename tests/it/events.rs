@@ -3,6 +3,8 @@
 //! What a daemon or a command really logs is held to the page by [`page::hold`], which the fixtures call with each line that they read.
 
 pub(crate) mod page;
+#[cfg(feature = "simulator")]
+mod questions;
 mod scan;
 
 use std::{

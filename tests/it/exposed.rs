@@ -297,7 +297,7 @@ fn a_process_that_panics() {
         filter: "info".to_owned(),
         format: Format::Json,
     };
-    telemetry::init(&log, Stderr::NoTerminal, Speaks::Log).unwrap();
+    telemetry::init(&log, Stderr::NoTerminal, Speaks::Log, None).unwrap();
     std::panic::catch_unwind(panics).unwrap_err();
 }
 

@@ -195,7 +195,7 @@ async fn a_wrong_master_key_is_told_by_its_name(backend: Backend) {
     let mut daemon = Daemon::start(&house, &[]).await;
     let missing = &daemon.so_far("master_key.missing")[0];
     assert_eq!(
-        (&missing["id"], &missing["api_keys"]),
+        (&missing["master_key.id"], &missing["api_keys"]),
         (&json!(id), &json!(1)),
         "{missing}"
     );

@@ -106,5 +106,8 @@ async fn a_daemon_starts_before_its_database() {
     block_in_place(|| server.restart());
     daemon.event("daemon.started").await;
     daemon.finished("p1", "succeeded").await;
+    let up = daemon.event("dependency.up").await;
+    assert_eq!(up["dependency"], "database", "{up}");
+    assert_eq!(daemon.so_far("dependency.down").len(), 1);
     daemon.stop().await;
 }

@@ -123,6 +123,8 @@ async fn the_log_filter_is_set_anew_at_sighup(backend: Backend) {
     sql.make_due(None).await;
     let issued = daemon.event("slots.issued").await;
     assert_eq!(issued["level"], "DEBUG", "{issued}");
+    let answered = daemon.event("request.answered").await;
+    assert_eq!(answered["spans"][0]["project.id"], "p1", "{answered}");
     house.write("worker.toml", "[log]\nfilter = \"warn\"\n");
     daemon.signal(Signal::HUP);
     // It is not told any more, so the rows tell.

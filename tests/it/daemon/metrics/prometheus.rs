@@ -65,7 +65,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    async fn scraping(address: &str) -> Self {
+    fn scraping(address: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
             "scrape_configs:\n  - job_name: catalog-sync\n    scrape_interval: 200ms\n    scrape_timeout: 200ms\n    static_configs:\n      - targets: ['{address}']\n"
@@ -136,7 +136,7 @@ async fn prometheus_scrapes_what_is_documented_and_answers_the_questions() {
     }
     let house = house(teams(2), Backend::Sqlite).await;
     let (daemon, address) = start(&house, &[]).await;
-    let server = Prometheus::scraping(&address).await;
+    let server = Prometheus::scraping(&address);
     server.until("up", "1").await;
     server.until("sum(catalog_sync_runs_total)", "2").await;
     server.until("sum(catalog_sync_projects)", "2").await;
