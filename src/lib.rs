@@ -35,6 +35,7 @@ pub mod environment;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod master_keys;
+pub mod metrics;
 pub mod onboard;
 pub mod project;
 pub mod queue;

@@ -16,6 +16,7 @@ use super::{
     extent::Extent,
     text::quotable,
 };
+use crate::metrics::{Sent, Unanswered};
 
 /// The largest body of an error: Apple's have a few hundred bytes.
 const ERROR_LIMIT: usize = 64 << 10;
@@ -56,20 +57,28 @@ impl Room {
 }
 
 /// Reads the body of a good answer.
-pub(super) async fn read(response: &mut Response, options: &Options) -> Result<Vec<u8>, Failure> {
-    read_up_to(response, Limit::BODY, options)
-        .await?
-        .ok_or(Failure::OverLimit(Limit::Body))
+pub(super) async fn read(
+    response: &mut Response,
+    counted: &mut Sent,
+    options: &Options,
+) -> Result<Vec<u8>, Failure> {
+    match read_up_to(response, Limit::BODY).await {
+        Ok(body) => body.ok_or(Failure::OverLimit(Limit::Body)),
+        Err(error) => {
+            counted.unanswered(how_lost(&error));
+            Err(lost(&error, options))
+        }
+    }
 }
 
 /// Reads the body of an error. Of one that is too long or does not come, nothing is known but the status.
 pub(super) async fn read_error(response: &mut Response, options: &Options) -> Vec<u8> {
-    match read_up_to(response, ERROR_LIMIT, options).await {
+    match read_up_to(response, ERROR_LIMIT).await {
         Ok(body) => body.unwrap_or_default(),
-        Err(failure) => {
+        Err(error) => {
             tracing::debug!(
                 event = "request.error_unread",
-                error.sentence = %failure,
+                error.sentence = %lost(&error, options),
                 "the body of an error did not come whole"
             );
             Vec::new()
@@ -78,17 +87,9 @@ pub(super) async fn read_error(response: &mut Response, options: &Options) -> Ve
 }
 
 /// The body, unless it is longer. The length that a server announces is not gone by: it may be anything.
-async fn read_up_to(
-    response: &mut Response,
-    limit: usize,
-    options: &Options,
-) -> Result<Option<Vec<u8>>, Failure> {
+async fn read_up_to(response: &mut Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| lost(&error, options))?
-    {
+    while let Some(chunk) = response.chunk().await? {
         if chunk.len() > limit - body.len() {
             return Ok(None);
         }
@@ -130,6 +131,15 @@ pub(super) fn decode<T: DeserializeOwned>(
     match serde_json::from_slice(body) {
         Ok(document) => Ok(Decoded { document, memory }),
         Err(error) => Err(unexpected("a body", &error)),
+    }
+}
+
+/// Why no whole answer came, in a word.
+pub(super) fn how_lost(error: &reqwest::Error) -> Unanswered {
+    match (error.is_timeout(), error.is_connect()) {
+        (true, _) => Unanswered::Timeout,
+        (false, true) => Unanswered::Refused,
+        (false, false) => Unanswered::Lost,
     }
 }
 

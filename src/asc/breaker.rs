@@ -12,7 +12,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::token::KeyName;
-use crate::telemetry::ms;
+use crate::{
+    metrics::{APP_STORE_CONNECT, Metrics},
+    telemetry::ms,
+};
 
 /// When App Store Connect counts as down, and how often it is asked then.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,7 @@ impl Default for Settings {
 /// One for all keys of a client.
 pub(super) struct Breaker {
     settings: Settings,
+    metrics: Metrics,
     state: Mutex<State>,
 }
 
@@ -69,9 +73,10 @@ pub(super) struct Outage {
 }
 
 impl Breaker {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings, metrics: Metrics) -> Self {
         Self {
             settings,
+            metrics,
             state: Mutex::default(),
         }
     }
@@ -102,6 +107,7 @@ impl Breaker {
     pub(super) fn answered(&self, now: Instant) {
         let was = std::mem::take(&mut *self.lock());
         if let Some(down) = was.down {
+            self.metrics.dependency_up(APP_STORE_CONNECT);
             tracing::info!(
                 event = "upstream.up",
                 down_ms = ms(now.duration_since(down.since)),
@@ -131,6 +137,7 @@ impl Breaker {
             next_probe_at: now + self.settings.probe_every,
             told_at: now,
         });
+        self.metrics.dependency_down(APP_STORE_CONNECT);
         self.tell(&state, Duration::ZERO);
     }
 
@@ -170,7 +177,7 @@ mod tests {
     }
 
     fn breaker() -> Breaker {
-        Breaker::new(Settings::default())
+        Breaker::new(Settings::default(), Metrics::default())
     }
 
     /// Down, after 20 failures of 3 keys.

@@ -15,7 +15,7 @@ use tracing::{Instrument as _, Span, field::Empty};
 use super::{
     body::{self, Decoded, Room},
     breaker::{self, Breaker, Outage},
-    error::{Astray, Error, ErrorDocument, Failure},
+    error::{Error, ErrorDocument, Failure},
     meter::Meter,
     rate,
     signer::Signer,
@@ -25,6 +25,7 @@ use crate::{
     budget::{self, Budget, Reserve},
     clock,
     credential::Identity,
+    metrics::Metrics,
     retry::{Bases, Retry},
     telemetry::ms,
 };
@@ -61,6 +62,8 @@ pub struct Options {
     pub breaker: breaker::Settings,
     /// The first waits between tries.
     pub retry: Bases,
+    /// Where requests are counted.
+    pub metrics: Metrics,
 }
 
 impl Options {
@@ -78,6 +81,7 @@ impl Options {
             burst_per_key: BURST,
             breaker: breaker::Settings::default(),
             retry: Bases::default(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -121,7 +125,7 @@ impl Client {
                 per_second: options.requests_per_second_per_key,
                 burst: options.burst_per_key,
             }),
-            breaker: Breaker::new(options.breaker),
+            breaker: Breaker::new(options.breaker, options.metrics.clone()),
             options,
         })))
     }
@@ -324,9 +328,11 @@ impl Session {
             .admit(Instant::now())
             .map_err(|outage| Attempt::Final(Error::new(endpoint, down(&outage))))?;
         self.meter.count_request();
-        match attempt {
-            1 => self.key.earn_retry(),
-            _ => self.meter.count_retry(),
+        if attempt == 1 {
+            self.key.earn_retry();
+        } else {
+            self.meter.count_retry();
+            self.client.0.options.metrics.count_retry();
         }
         let span = tracing::debug_span!(
             "request",
@@ -396,15 +402,20 @@ impl Session {
             _ => Attempt::Fault(fail(failure)),
         };
         let Shared { http, options, .. } = &*self.client.0;
+        let mut counted = options.metrics.request();
         let sent = http
             .get(url.clone())
             .header(AUTHORIZATION, bearer(&token))
             .send()
             .await;
-        let mut response = sent.map_err(|error| attempt(body::lost(&error, options)))?;
+        let mut response = sent.map_err(|error| {
+            counted.unanswered(body::how_lost(&error));
+            attempt(body::lost(&error, options))
+        })?;
 
         let now = clock::now();
         let status = response.status();
+        counted.answered(status.as_u16());
         let budget = rate::budget(response.headers());
         if let Some(budget) = budget {
             self.meter.see(budget);
@@ -422,8 +433,12 @@ impl Session {
             "App Store Connect answered"
         );
         if status.is_success() {
-            let body = body::read(&mut response, options).await.map_err(attempt)?;
+            let body = body::read(&mut response, &mut counted, options)
+                .await
+                .map_err(attempt)?;
+            drop(counted);
             self.meter.count_bytes(body.len());
+            options.metrics.count_bytes(body.len());
             return body::decode(&body, status, room).map_err(attempt);
         }
 
@@ -456,7 +471,7 @@ impl Session {
                     ..error
                 })
             }
-            status => Attempt::Final(fail(refusal(status, &document))),
+            status => Attempt::Final(fail(document.refusal(status))),
         })
     }
 }
@@ -471,31 +486,6 @@ fn down(outage: &Outage) -> Failure {
     Failure::Unavailable(format!(
         "the last {failures} requests of {keys} keys failed; trying again at {at}"
     ))
-}
-
-/// What a status means that no other try can mend. The status decides first, then the code.
-fn refusal(status: StatusCode, document: &ErrorDocument) -> Failure {
-    let code = document.code();
-    match status {
-        StatusCode::FORBIDDEN if code.starts_with("FORBIDDEN.REQUIRED_AGREEMENTS") => {
-            Failure::AgreementMissing
-        }
-        StatusCode::FORBIDDEN => Failure::Forbidden {
-            code: if code.is_empty() {
-                "Forbidden".to_owned()
-            } else {
-                code
-            },
-        },
-        status if status.is_redirection() => Failure::Astray(Astray::Redirect(status.as_u16())),
-        // A proxy's page can have that status too, and says nothing of the thing.
-        StatusCode::NOT_FOUND if code.starts_with("NOT_FOUND") => Failure::NotFound,
-        status => Failure::Unexpected(
-            format!("status {status} {code} {}", document.detail())
-                .trim_end()
-                .to_owned(),
-        ),
-    }
 }
 
 fn bearer(token: &Token) -> reqwest::header::HeaderValue {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use serde::Deserialize;
 
 use super::{text::quotable, token::SigningError};
@@ -261,6 +262,31 @@ impl ErrorDocument {
     /// Bodies can be HTML or empty: then nothing is known.
     pub(super) fn parse(body: &[u8]) -> Self {
         serde_json::from_slice(body).unwrap_or_default()
+    }
+
+    /// What a status means that no other try can mend. The status decides first, then the code.
+    pub(super) fn refusal(&self, status: StatusCode) -> Failure {
+        let code = self.code();
+        match status {
+            StatusCode::FORBIDDEN if code.starts_with("FORBIDDEN.REQUIRED_AGREEMENTS") => {
+                Failure::AgreementMissing
+            }
+            StatusCode::FORBIDDEN => Failure::Forbidden {
+                code: if code.is_empty() {
+                    "Forbidden".to_owned()
+                } else {
+                    code
+                },
+            },
+            status if status.is_redirection() => Failure::Astray(Astray::Redirect(status.as_u16())),
+            // A proxy's page can have that status too, and says nothing of the thing.
+            StatusCode::NOT_FOUND if code.starts_with("NOT_FOUND") => Failure::NotFound,
+            status => Failure::Unexpected(
+                format!("status {status} {code} {}", self.detail())
+                    .trim_end()
+                    .to_owned(),
+            ),
+        }
     }
 
     pub(super) fn id(&self) -> Option<String> {

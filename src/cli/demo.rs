@@ -93,7 +93,7 @@ impl<'a> Stage<'a> {
         config.app_store.ca_file = ca_file;
         config.store.url = format!("sqlite:{}", folder.path().join("catalog-sync.db").display());
         config.vault.master_keys = vec![Source::File(folder.path().join("master.key"))];
-        let wiring = Wiring { config };
+        let wiring = Wiring::of(config);
         setup::make_missing(&wiring, &folder.path().join(config::FILE), false).await?;
         output.say(format_args!(
             "A simulated App Store Connect listens at {} with a key, an app and its catalog.",

@@ -19,13 +19,14 @@ use crate::{
     clock,
     config::Config,
     daemon::{
-        Crash, DATABASE_SILENCE, Daemon, Outage, Settings,
+        Crash, DATABASE_SILENCE, Daemon, Outage, Settings, fleet,
         health::{Readiness, Server},
         pulse::Pulse,
         signals::{self, Shutdown},
         systemd::Manager,
     },
     environment, master_keys,
+    metrics::Metrics,
     retry::Patience,
     store,
     sync::Engine,
@@ -100,11 +101,15 @@ async fn work(
     let heard = Arc::clone(&hangup);
     let second = signals::start(shutdown, grace, move || heard.notify_one()).await?;
     let (pulse, readiness) = (Pulse::default(), Readiness::new(DATABASE_SILENCE));
-    let teller = Teller::start(health, &manager, &pulse, &readiness);
+    let count_every = match &health {
+        Some(_) => fleet::FOR_METRICS,
+        None => fleet::FOR_LOG,
+    };
+    let teller = Teller::start(health, &manager, &pulse, &readiness, &wiring.metrics);
     let (set, settings) = watch::channel(settings);
 
     let daemon = async {
-        let database = Outage::of("database");
+        let database = Outage::of("database").shown_in(&wiring.metrics);
         let mut engine = tokio::select! {
             engine = patiently(wiring, &database) => engine?,
             () = soft.cancelled() => return Ok(()),
@@ -116,6 +121,7 @@ async fn work(
             engine,
             queues,
             settings,
+            count_every,
             database,
             pulse,
             readiness,
@@ -158,11 +164,13 @@ impl Teller {
         manager: &Manager,
         pulse: &Pulse,
         readiness: &Readiness,
+        metrics: &Metrics,
     ) -> Self {
         let ended = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Some(server) = health {
-            tasks.spawn(server.serve(pulse.clone(), readiness.clone(), ended.clone()));
+            let (pulse, readiness) = (pulse.clone(), readiness.clone());
+            tasks.spawn(server.serve(pulse, readiness, metrics.clone(), ended.clone()));
         }
         let (pulse, fed, until) = (pulse.clone(), manager.clone(), ended.clone());
         tasks.spawn(async move {

@@ -21,6 +21,7 @@ use crate::{
     clock,
     config::Config,
     environment, master_keys,
+    metrics::Metrics,
     queue::Queue,
     retry::Bases,
     store::{self, Store},
@@ -49,6 +50,7 @@ fn worker_name() -> String {
 /// The configuration, and what is opened from it.
 pub(super) struct Wiring {
     pub(super) config: Config,
+    pub(super) metrics: Metrics,
 }
 
 impl Wiring {
@@ -56,7 +58,7 @@ impl Wiring {
     pub(super) fn load(path: Option<&Path>) -> anyhow::Result<Self> {
         let config = Config::load(path, environment::all())?;
         telemetry::init(&config.log, stderr(), Speaks::Command, None)?;
-        Ok(Self { config })
+        Ok(Self::of(config))
     }
 
     /// The same for a daemon, whose log speaks for it and can be set anew, and whose runs are traced.
@@ -66,7 +68,15 @@ impl Wiring {
         let config = Config::load(path, environment::all())?;
         let traces = Traces::start(&config.traces, &worker_name())?;
         let reload = telemetry::init(&config.log, stderr(), Speaks::Log, traces.as_ref())?;
-        Ok((Self { config }, reload, traces))
+        Ok((Self::of(config), reload, traces))
+    }
+
+    /// From a configuration, with nothing counted yet.
+    pub(super) fn of(config: Config) -> Self {
+        Self {
+            config,
+            metrics: Metrics::default(),
+        }
     }
 
     /// The store as it is, whatever its schema, made if it is missing.
@@ -113,6 +123,7 @@ impl Wiring {
         store::Options {
             missing,
             worker: worker_name(),
+            metrics: self.metrics.clone(),
             busy_timeout: Duration::from_millis(self.config.store.busy_timeout_ms),
             max_connections: self.config.store.max_connections,
             ..store::Options::default()
@@ -233,6 +244,7 @@ impl Wiring {
                 .context("app_store.burst_per_key is 0")?,
             breaker: asc::breaker::Settings::default(),
             retry: Bases::default(),
+            metrics: self.metrics.clone(),
         };
         asc::Client::new(options).context(
             "the HTTPS client cannot be set up; where the system has no certificate authorities, install the package ca-certificates, and app_store.ca_file must be PEM",
@@ -246,6 +258,7 @@ impl Wiring {
             vault: Arc::new(self.vault(&*store).await?),
             store,
             client: self.client()?,
+            metrics: self.metrics.clone(),
             limits: self.config.guard,
             confirmation: Confirmation::default(),
             lease: Duration::from_millis(self.config.sync.lease_ms),

@@ -12,7 +12,7 @@ use tokio::{
 use super::{LONGEST_SILENCE, Settings, Shared, panic_text};
 use crate::{
     asc::{Meter, Upstream},
-    clock,
+    clock, metrics,
     project::ProjectId,
     retry::Patience,
     run::Trigger,
@@ -148,6 +148,7 @@ async fn turn(
             .claim(most, last_chance, shared.engine.lease, clock::now())
             .await?;
         shared.database.works();
+        shared.engine.metrics.count_takeovers(claimed.lost.len());
         tell(&claimed);
         more |= shared.engine.client.upstream() == Upstream::Up
             && !(claimed.claims.is_empty() && claimed.deferred.is_empty());
@@ -281,7 +282,11 @@ impl Ended {
                 }
             }
             Ok(Err(error)) => run.log(&error),
-            Err(error) => run.log_panic(&panic_text(error)),
+            // Its lease is left to run out, and counts as one that lost its worker.
+            Err(error) => {
+                shared.engine.metrics.run_unrecorded(metrics::PANICKED);
+                run.log_panic(&panic_text(error));
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Tells over HTTP how the daemon fares, for probes and people: `GET /livez` and `GET /readyz`.
+//! Tells over HTTP how the daemon fares, for probes, people and Prometheus: `GET /livez`, `GET /readyz` and `GET /metrics`.
 //!
 //! `/livez` tells whether a restart would help: whether every loop goes round, and nothing of the database, as a restart mends no
-//! database. `/readyz` tells whether the daemon does its work. What must hold: it does not grow, and nobody can hold it. There
+//! database. `/readyz` tells whether the daemon does its work. `/metrics` tells what [`crate::metrics`] has, and asks nobody. What must hold: it does not grow, and nobody can hold it. There
 //! are at most [`CONNECTIONS`] connections, each for one request and for [`CONNECTION`] in all.
 
 use std::{
@@ -17,7 +17,7 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     middleware,
     response::Response,
     routing::get,
@@ -32,6 +32,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::pulse::Pulse;
+use crate::metrics::{self, Metrics};
 
 /// How many connections are served at once; others wait.
 pub const CONNECTIONS: usize = 64;
@@ -137,13 +138,27 @@ impl Server {
     }
 
     /// Answers until the token is cancelled, which ends open connections too.
-    pub async fn serve(self, pulse: Pulse, readiness: Readiness, stop: CancellationToken) {
+    pub async fn serve(
+        self,
+        pulse: Pulse,
+        readiness: Readiness,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) {
         let router = Router::new()
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
-            .fallback(async || (StatusCode::NOT_FOUND, "there are /livez and /readyz\n"))
+            .route("/metrics", get(page))
+            .fallback(async || {
+                let there_are = "there are /livez, /readyz and /metrics\n";
+                (StatusCode::NOT_FOUND, there_are)
+            })
             .layer(middleware::map_response(last_on_its_connection))
-            .with_state(Watched { pulse, readiness });
+            .with_state(Watched {
+                pulse,
+                readiness,
+                metrics,
+            });
         let door = Door {
             listener: self.listener,
             slots: Arc::new(Semaphore::new(CONNECTIONS)),
@@ -160,6 +175,7 @@ impl Server {
 struct Watched {
     pulse: Pulse,
     readiness: Readiness,
+    metrics: Metrics,
 }
 
 async fn livez(State(watched): State<Watched>) -> (StatusCode, String) {
@@ -180,6 +196,11 @@ async fn readyz(State(watched): State<Watched>) -> (StatusCode, String) {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
+}
+
+async fn page(State(watched): State<Watched>) -> ([(HeaderName, &'static str); 1], String) {
+    let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    (content_type, watched.metrics.page())
 }
 
 /// A connection that is kept for the next probe would be cut in the midst of it.

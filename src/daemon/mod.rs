@@ -6,6 +6,7 @@
 //! | `clockwork` | asks for the syncs of projects that are due; keeps house |
 //! | `intake` | takes requests from brokers: the row is committed, then the message is acknowledged |
 //! | `outbox` | tells brokers what changed |
+//! | `fleet` | counts all projects, for `/metrics` and for the log |
 //! | `retention` | deletes what is older than it is to be kept |
 //! | [`health`], [`systemd`], [`signals`] | tell how it fares, and hear when to stop |
 //!
@@ -16,6 +17,7 @@
 mod clocks;
 mod clockwork;
 mod dispatcher;
+pub mod fleet;
 pub mod health;
 mod intake;
 mod outage;
@@ -84,6 +86,8 @@ pub struct Daemon {
     pub queues: Vec<Arc<dyn Queue>>,
     /// What can be set while it runs.
     pub settings: watch::Receiver<Settings>,
+    /// How often all projects are counted: [`fleet::FOR_METRICS`] or [`fleet::FOR_LOG`].
+    pub count_every: Duration,
     /// What tells that the database is away, which it may have been before the daemon began.
     pub database: Outage,
     /// Whether its loops go round, for those who tell of it.
@@ -143,6 +147,7 @@ impl Daemon {
             engine,
             queues,
             settings,
+            count_every,
             database,
             pulse,
             readiness,
@@ -150,10 +155,10 @@ impl Daemon {
         let (stop, cut) = (engine.stop.clone(), engine.cut.clone());
         let shared = Arc::new(Shared {
             clock: Mutex::new(ClockWatch::new(engine.lease, engine.heartbeat)),
-            engine,
             settings,
             pulse,
             readiness,
+            engine,
             database,
             work: Notify::new(),
             changes: watch::Sender::new(0),
@@ -172,8 +177,10 @@ impl Daemon {
         loops.own("ear", dispatcher::listen(share()));
         loops.own("clockwork", clockwork::run(share(), names));
         loops.own("retention", retention::run(share()));
+        loops.own("fleet", fleet::run(share(), count_every));
         for queue in queues {
-            let outage = Arc::new(Outage::of(queue.name()));
+            let outage = Outage::of(queue.name()).shown_in(&shared.engine.metrics);
+            let outage = Arc::new(outage);
             loops.own(
                 "intake",
                 intake::run(share(), Arc::clone(&queue), Arc::clone(&outage)),

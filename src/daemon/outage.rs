@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::telemetry::ms;
+use crate::{metrics::Metrics, telemetry::ms};
 
 const BETWEEN_LINES: Duration = Duration::from_mins(1);
 
@@ -19,6 +19,7 @@ const CALM: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Outage {
     what: &'static str,
+    shown: Option<Metrics>,
     state: Mutex<Option<Down>>,
 }
 
@@ -43,13 +44,26 @@ impl Outage {
     pub fn of(what: &'static str) -> Self {
         Self {
             what,
+            shown: None,
             state: Mutex::default(),
+        }
+    }
+
+    /// The same, shown among what the worker depends on once it has worked or failed.
+    #[must_use]
+    pub fn shown_in(self, metrics: &Metrics) -> Self {
+        Self {
+            shown: Some(metrics.clone()),
+            ..self
         }
     }
 
     /// It failed.
     pub fn failed(&self, why: &dyn Display) {
         let what = self.what;
+        if let Some(metrics) = &self.shown {
+            metrics.dependency_down(what);
+        }
         let (lasted, still) = match self.note(Instant::now()) {
             Line::Began => (Duration::ZERO, ""),
             Line::Lasts(lasted) => (lasted, "still "),
@@ -68,7 +82,11 @@ impl Outage {
     pub fn works(&self) {
         let ended = {
             let mut state = self.lock();
-            state.take_if(|down| down.failed_at.elapsed() >= CALM)
+            let ended = state.take_if(|down| down.failed_at.elapsed() >= CALM);
+            if let (None, Some(metrics)) = (*state, &self.shown) {
+                metrics.dependency_up(self.what);
+            }
+            ended
         };
         if let Some(down) = ended {
             let what = self.what;

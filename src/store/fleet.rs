@@ -71,6 +71,8 @@ pub struct Ages {
     pub projects: u64,
     /// The sum of their ages in seconds.
     pub seconds: u64,
+    /// When the stalest of them was last synced, or else added.
+    pub oldest: Option<Instant>,
     /// How many of them are as old as each of [`AGES`] or younger.
     pub up_to: [u64; AGES.len()],
 }

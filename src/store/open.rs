@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Error, Migration, Store, postgres, sqlite};
+use crate::metrics::Metrics;
 
 /// How long to wait for a database, and how many connections to hold.
 #[derive(Clone, Debug)]
@@ -11,6 +12,8 @@ pub struct Options {
     pub missing: Missing,
     /// This worker's name, for people: leases and runs are marked with it, and nothing is decided by it.
     pub worker: String,
+    /// Where waits for connections and refused writes are counted.
+    pub metrics: Metrics,
     /// How many connections at most. SQLite gets by with four: each is a thread, and one writes at a time.
     pub max_connections: u32,
     /// How long to wait for a connection, new or free.
@@ -41,6 +44,7 @@ impl Default for Options {
         Self {
             missing: Missing::Made,
             worker: String::new(),
+            metrics: Metrics::default(),
             max_connections: 10,
             connect_timeout: Duration::from_secs(5),
             busy_timeout: Duration::from_secs(15),

@@ -33,6 +33,7 @@ use crate::{
     },
     clock,
     diagnosis::Diagnosis,
+    metrics::Metrics,
     project::{Project, ProjectId, SealedKey},
     run::{Cost, HoldEnd, Outcome, Run, Timings, Trigger},
     store::{self, Aftermath, Claim, HoldTurn, Lease, Spent, State, Store},
@@ -48,6 +49,8 @@ pub struct Engine {
     pub vault: Arc<Vault>,
     /// App Store Connect.
     pub client: asc::Client,
+    /// Where runs are counted.
+    pub metrics: Metrics,
     /// When removals are held.
     pub limits: Limits,
     /// When the absence of a thing is believed.
@@ -147,6 +150,11 @@ impl Engine {
         claimed_at: tokio::time::Instant,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
+        if let Some(request) = &claim.request {
+            let waited = (clock::now() - request.ready_at).to_std();
+            self.metrics
+                .queued(request.trigger, waited.unwrap_or_default());
+        }
         let asked = Asked {
             trigger: claim.trigger(),
             approved: None,
@@ -162,6 +170,7 @@ impl Engine {
         asked: Asked<'_>,
         meter: &Arc<Meter>,
     ) -> Result<Report, Error> {
+        let _under_way = self.metrics.run_begins();
         let span = tracing::debug_span!(
             "sync",
             project.id = %claim.project.id,
@@ -175,12 +184,16 @@ impl Engine {
         let work = self.work(claim, claimed_at, asked, meter);
         let worked = work.instrument(span.clone()).await;
         let (outcome, code) = match &worked {
-            Ok(Report { run, .. }) => {
+            Ok(Report { run, timings, .. }) => {
+                self.metrics.run_recorded(run, *timings, meter.budget());
                 span.record("run.id", display(run.id));
                 let code = run.error.as_ref().map(|error| error.code.as_str());
                 (Some(run.outcome.as_str()), code)
             }
-            Err(error) => (None, Some(error.code())),
+            Err(error) => {
+                self.metrics.run_unrecorded(error.code());
+                (None, Some(error.code()))
+            }
         };
         span.record("outcome", outcome);
         span.record("error.code", code);

@@ -12,6 +12,8 @@ mod limits;
 #[cfg(all(feature = "simulator", target_os = "linux"))]
 mod memory;
 #[cfg(feature = "simulator")]
+mod metrics;
+#[cfg(feature = "simulator")]
 mod outages;
 #[cfg(feature = "simulator")]
 mod requests;

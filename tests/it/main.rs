@@ -35,6 +35,8 @@ mod mistakes;
 #[cfg(feature = "nats")]
 mod nats;
 mod postgres;
+#[cfg(feature = "simulator")]
+mod prometheus;
 #[cfg(any(feature = "nats", feature = "rabbitmq"))]
 mod queue;
 #[cfg(feature = "rabbitmq")]
@@ -57,3 +59,5 @@ mod sync;
 #[cfg(feature = "simulator")]
 mod upgrades;
 mod vault;
+#[cfg(feature = "simulator")]
+mod walk;

@@ -13,6 +13,7 @@ use catalog_sync::{
     catalog::{Catalog, Confirmation, Kind, Limits, OwnLimits},
     clock,
     diagnosis::Code,
+    metrics::Metrics,
     project::{self, Project, ProjectId},
     run::{Outcome, Trigger},
     simulator::{
@@ -79,6 +80,7 @@ impl Bench {
             store,
             vault: Arc::new(vault),
             client: Client::new(options(&simulator)).unwrap(),
+            metrics: Metrics::default(),
             limits,
             confirmation: Confirmation::default(),
             lease: Duration::from_secs(30),

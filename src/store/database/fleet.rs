@@ -46,12 +46,14 @@ macro_rules! since {
 }
 
 /// All projects, each with the instant before which it is stale; the parameters are those of [`Limits`].
+///
+/// SQLite finds a cron among many by an index of its own making only where both sides are known to be texts.
 macro_rules! projects {
     () => {
         concat!(
             " from projects p
              join project_state s on s.project_id = p.id
-             left join (select value ->> 'cron' as cron, ",
+             left join (select cast(value ->> 'cron' as text) as cron, ",
             sql::as_instant!("value ->> 'before'"),
             " as stale_before from ",
             sql::each!("$2"),
@@ -107,11 +109,11 @@ pub(super) async fn worst(
     now: Instant,
 ) -> Result<Vec<ProjectId>, Error> {
     let limits = limits(connection, schedule, now).await?;
+    // Apart from its order and its limit, for which SQLite would look through all crons for each project.
     let rows = sqlx::query::<Db>(concat!(
-        "select p.id",
-        projects!(),
-        "left join removal_holds h on h.project_id = p.id and h.ended_at is null
-         order by
+        "with ranked as materialized (
+         select
+             p.id,
              case
                  when p.paused_at is not null then 7
                  when s.set_aside_at is not null then 0
@@ -123,11 +125,14 @@ pub(super) async fn worst(
         "    then 4
                  when s.last_success_at is null then 5
                  else 6
-             end,
+             end as rank,
              ",
         since!(),
-        ", p.id
-         limit $3"
+        " as since",
+        projects!(),
+        "left join removal_holds h on h.project_id = p.id and h.ended_at is null
+         )
+         select id from ranked order by rank, since, id limit $3"
     ))
     .bind(sql::instant(limits.general))
     .bind(sql::json(&limits.own))
@@ -227,7 +232,8 @@ async fn count_projects(
         ") as new,
              cast(coalesce(sum(",
         sql::seconds_between!("coalesce(s.last_success_at, p.created_at)", "$3"),
-        ") filter (where p.paused_at is null), 0) as bigint) as seconds, ",
+        ") filter (where p.paused_at is null), 0) as bigint) as seconds,
+             min(coalesce(s.last_success_at, p.created_at)) filter (where p.paused_at is null) as oldest, ",
         up_to!("$4"), " as up_to_0, ",
         up_to!("$5"), " as up_to_1, ",
         up_to!("$6"), " as up_to_2, ",
@@ -255,6 +261,7 @@ async fn count_projects(
     fleet.ages = Ages {
         projects: active,
         seconds: row.value::<i64>("seconds")?.max(0).unsigned_abs(),
+        oldest: row.value("oldest")?,
         up_to: [
             row.integer("up_to_0")?,
             row.integer("up_to_1")?,
@@ -317,14 +324,15 @@ async fn stalest(
     limits: &Limits,
     most: u32,
 ) -> Result<Vec<Stalest>, Error> {
+    // As in [`worst`].
     let rows = sqlx::query::<Db>(concat!(
-        "select p.id, ",
+        "with stale as materialized (select p.id, ",
         since!(),
         " as since",
         projects!(),
         "where p.paused_at is null and ",
         is_stale!(),
-        " order by since, p.id limit $3"
+        ") select id, since from stale order by since, id limit $3"
     ))
     .bind(sql::instant(limits.general))
     .bind(sql::json(&limits.own))

@@ -41,14 +41,16 @@ use crate::{
     budget::Ledger,
     catalog::{Catalog, Digest, Hold, OwnLimits, Plan},
     clock::Instant,
+    metrics::Metrics,
     project::{App, Project, ProjectId, SealedKey},
     run::Run,
     schedule::{Cron, Schedule},
     store::{
         Aftermath, Ask, Asked, Claim, Claimed, Committed, Ended, Error, Examined, Fleet,
         GracePeriodPast, HistoryFilter, Inbox, Issued, KnownMasterKey, LastChance, Lease, LogEnd,
-        LoggedChange, Mark, Old, Pruned, RecordedHold, RecordedRun, Removed, Resealed, Schema,
-        SealedWith, Shelf, Sight, SinkLease, Spent, State, Status, Step, Store, Untold, Worker,
+        LoggedChange, Mark, Old, Options, Pruned, RecordedHold, RecordedRun, Removed, Resealed,
+        Schema, SealedWith, Shelf, Sight, SinkLease, Spent, State, Status, Step, Store, Untold,
+        Worker,
     },
 };
 
@@ -61,15 +63,17 @@ pub(super) struct Database {
     beats: Pool<Db>,
     place: Place,
     worker: String,
+    metrics: Metrics,
 }
 
 impl Database {
-    pub(super) fn new(pool: Pool<Db>, beats: Pool<Db>, place: Place, worker: &str) -> Self {
+    pub(super) fn new(pool: Pool<Db>, beats: Pool<Db>, place: Place, options: &Options) -> Self {
         Self {
             pool,
             beats,
             place,
-            worker: worker.to_owned(),
+            worker: options.worker.clone(),
+            metrics: options.metrics.clone(),
         }
     }
 
@@ -81,6 +85,10 @@ impl Database {
             .unwrap_or_else(|_| Err(self.place.silent(limit)));
         match done {
             Err(Error::Database(error)) => Err(self.place.explain(error).await),
+            Err(error @ Error::LeaseLost { .. }) => {
+                self.metrics.count_fenced_write();
+                Err(error)
+            }
             other => other,
         }
     }
@@ -91,7 +99,9 @@ macro_rules! read {
     ($self:ident, |$connection:ident| $work:expr) => {
         $self
             .deadline(async {
+                let wait = $self.metrics.await_database();
                 let mut lent = Lent::plain(&$self.pool).await?;
+                drop(wait);
                 let $connection = &mut *lent;
                 let done = $work.await;
                 lent.end(done)
@@ -105,13 +115,15 @@ macro_rules! transaction {
     ($self:ident, $begin:path, |$connection:ident| $work:expr) => {
         $self
             .deadline(async {
+                let wait = $self.metrics.await_database();
                 let _turn = $self.place.turn($begin).await;
-                transaction!($self.pool, $begin, |$connection| $work)
+                transaction!($self.pool, wait, $begin, |$connection| $work)
             })
             .await
     };
-    ($owner:ident.$pool:ident, $begin:path, |$connection:ident| $work:expr) => {{
+    ($owner:ident.$pool:ident, $wait:ident, $begin:path, |$connection:ident| $work:expr) => {{
         let mut lent = Lent::within(&$owner.$pool, $begin).await?;
+        drop($wait);
         let $connection = &mut *lent;
         let done = $work.await;
         lent.settle(done).await
@@ -330,9 +342,10 @@ impl Store for Database {
     async fn renew(&self, lease: &Lease, ttl: Duration, now: Instant) -> Result<Lease, Error> {
         // Out of turn: it is short, and everything else can wait for it.
         self.deadline(async {
-            transaction!(self.beats, sql::BEGIN_WRITE, |connection| leases::renew(
-                connection, lease, ttl, now
-            ))
+            let wait = self.metrics.await_database();
+            transaction!(self.beats, wait, sql::BEGIN_WRITE, |connection| {
+                leases::renew(connection, lease, ttl, now)
+            })
         })
         .await
     }

@@ -43,12 +43,7 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
             .connect_lazy_with(connect.clone())
     };
     let pool = pool_of(options.max_connections.max(1));
-    Ok(Arc::new(Database::new(
-        pool,
-        pool_of(1),
-        place,
-        &options.worker,
-    )))
+    Ok(Arc::new(Database::new(pool, pool_of(1), place, options)))
 }
 
 /// Sets what the URL does not.

@@ -120,12 +120,7 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
              {major}.{minor}.{micro} or newer"
         )));
     }
-    Ok(Arc::new(Database::new(
-        pool,
-        pool_of(1),
-        place,
-        &options.worker,
-    )))
+    Ok(Arc::new(Database::new(pool, pool_of(1), place, options)))
 }
 
 /// Whether the file is a database of catalog-sync, found out without changing anything of it.

@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
-use catalog_sync::daemon::{
-    health::{CONNECTION, CONNECTIONS, Phase, Readiness, Server},
-    pulse::Pulse,
+use catalog_sync::{
+    daemon::{
+        health::{CONNECTION, CONNECTIONS, Phase, Readiness, Server},
+        pulse::Pulse,
+    },
+    metrics::{self, Metrics},
 };
 use tokio::{
     task::{JoinSet, spawn_blocking},
@@ -25,6 +28,7 @@ struct Daemon {
     address: SocketAddr,
     pulse: Pulse,
     readiness: Readiness,
+    metrics: Metrics,
     stop: CancellationToken,
     server: JoinSet<()>,
 }
@@ -35,13 +39,20 @@ impl Daemon {
         let address = server.address();
         let pulse = Pulse::default();
         let readiness = Readiness::new(15 * SECOND);
+        let metrics = Metrics::default();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(server.serve(pulse.clone(), readiness.clone(), stop.clone()));
+        tasks.spawn(server.serve(
+            pulse.clone(),
+            readiness.clone(),
+            metrics.clone(),
+            stop.clone(),
+        ));
         Self {
             address,
             pulse,
             readiness,
+            metrics,
             stop,
             server: tasks,
         }
@@ -110,6 +121,31 @@ async fn livez_names_the_loops_that_fell_silent_until_they_go_round_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn metrics_is_the_page_of_the_moment_in_its_format() {
+    let daemon = Daemon::start().await;
+    let (status, body) = daemon.get("/metrics").await;
+    assert_eq!((status, body), (200, daemon.metrics.page()));
+    daemon.metrics.count_fenced_write();
+    let mut stream = daemon.connect();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n")
+        .unwrap();
+    let said = rest(stream).await;
+    let (head, body) = said.split_once("\r\n\r\n").unwrap();
+    let content_type = format!("content-type: {}", metrics::CONTENT_TYPE);
+    assert!(
+        head.lines()
+            .any(|line| line.eq_ignore_ascii_case(&content_type)),
+        "{head}"
+    );
+    assert!(
+        body.contains("\ncatalog_sync_fenced_writes_total 1\n"),
+        "{body}"
+    );
+    assert!(body.ends_with("# EOF\n"), "{body}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn readyz_tells_why_the_daemon_does_not_do_its_work_and_livez_does_not() {
     let daemon = Daemon::start().await;
     assert_eq!(daemon.get("/readyz").await, answer(503, "starting\n"));
@@ -130,7 +166,7 @@ async fn readyz_tells_why_the_daemon_does_not_do_its_work_and_livez_does_not() {
 async fn nothing_else_is_there() {
     let daemon = Daemon::start().await;
     for path in ["/", "/livez/", "/metrics", "/livez%20", "/readyz/x"] {
-        let expected = answer(404, "there are /livez and /readyz\n");
+        let expected = answer(404, "there are /livez, /readyz and /metrics\n");
         assert_eq!(daemon.get(path).await, expected, "{path}");
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {

@@ -11,6 +11,7 @@ use std::{
 use catalog_sync::{
     config::Config,
     daemon::{DATABASE_SILENCE, health::Readiness, health::Server, pulse::Pulse},
+    metrics::Metrics,
 };
 use serde_yaml_ng::Value;
 use tokio::{
@@ -387,13 +388,19 @@ async fn probes_ask_for_what_is_answered() {
     tasks.spawn(server.serve(
         Pulse::default(),
         Readiness::new(DATABASE_SILENCE),
+        Metrics::default(),
         stop.clone(),
     ));
     let deployment = manifest("deployment");
     let worker = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let pod = &deployment["spec"]["template"]["metadata"]["annotations"];
     // One that has just started lives, and is not ready.
-    for (probe, status) in [("livenessProbe", "200 OK"), ("readinessProbe", "503 ")] {
-        let path = worker[probe]["httpGet"]["path"].as_str().unwrap();
+    for (path, status) in [
+        (&worker["livenessProbe"]["httpGet"]["path"], "200 OK"),
+        (&worker["readinessProbe"]["httpGet"]["path"], "503 "),
+        (&pod["prometheus.io/path"], "200 OK"),
+    ] {
+        let path = path.as_str().unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: probe\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();

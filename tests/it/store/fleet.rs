@@ -87,6 +87,7 @@ pub(crate) async fn no_projects_are_counted_as_none(store: &dyn Store) {
         (0, 0, 0, 0)
     );
     assert_eq!(fleet.ages.projects, 0);
+    assert_eq!(fleet.ages.oldest, None);
     assert_eq!((fleet.pending, fleet.ready_since), (0, None));
     assert!(fleet.workers.is_empty() && fleet.outboxes.is_empty());
 }
@@ -168,6 +169,12 @@ pub(crate) async fn ages_are_counted_by_how_old_they_are(store: &dyn Store) {
     assert_eq!(ages.projects, number(2 * AGES.len()));
     let seconds: i64 = AGES.iter().map(|age| 2 * age.num_seconds() + 60).sum();
     assert_eq!(ages.seconds, seconds.unsigned_abs());
+    let oldest = now - *AGES.last().unwrap() - TimeDelta::minutes(1);
+    assert_eq!(ages.oldest, Some(oldest));
+    let id: ProjectId = format!("older{}", AGES.len() - 1).parse().unwrap();
+    store.pause(&id, now).await.unwrap();
+    let ages = fleet(store, now).await.ages;
+    assert_eq!(ages.oldest, Some(oldest + TimeDelta::minutes(1)));
 }
 
 pub(crate) async fn failing_projects_are_counted_by_their_code(store: &dyn Store) {
