@@ -227,18 +227,20 @@ async fn reschedule(shared: &Shared, schedule: &Schedule) -> Result<(), store::E
     }
 }
 
-/// Says that this worker is at work, for those who ask which are.
-async fn say_at_work(shared: &Shared) {
-    let started_at = clock::now();
+/// Notes that this worker is at work, for those who ask which are.
+pub(super) async fn note_at_work(shared: &Shared) {
     let store = &shared.engine.store;
-    loop {
-        let noted = store.note_worker(env!("CARGO_PKG_VERSION"), started_at, clock::now());
-        if let Err(error) = noted.await {
-            shared.database.failed(&error);
-        }
-        if shared.stopped_within(BETWEEN_NOTES).await {
-            break;
-        }
+    let noted = store.note_worker(env!("CARGO_PKG_VERSION"), shared.started_at, clock::now());
+    if let Err(error) = noted.await {
+        shared.database.failed(&error);
+    }
+}
+
+/// Goes on noting it, and at the end that it is no more.
+async fn say_at_work(shared: &Shared) {
+    let store = &shared.engine.store;
+    while !shared.stopped_within(BETWEEN_NOTES).await {
+        note_at_work(shared).await;
     }
     // A database that is silent is not waited for: the stop is to be quick, and who is not heard of counts as gone.
     if !matches!(

@@ -112,6 +112,7 @@ struct Shared {
     readiness: Readiness,
     database: Outage,
     clock: Mutex<ClockWatch>,
+    started_at: clock::Instant,
     /// There may be work.
     work: Notify,
     /// Rises when there may be changes to tell of: each broker is to hear of them.
@@ -155,6 +156,7 @@ impl Daemon {
         let (stop, cut) = (engine.stop.clone(), engine.cut.clone());
         let shared = Arc::new(Shared {
             clock: Mutex::new(ClockWatch::new(engine.lease, engine.heartbeat)),
+            started_at: clock::now(),
             settings,
             pulse,
             readiness,
@@ -173,6 +175,8 @@ impl Daemon {
                 return Ok(());
             }
         }
+        // Before the first count of workers, which is to have this one.
+        clockwork::note_at_work(&shared).await;
         loops.own("dispatcher", dispatcher::run(share()));
         loops.own("ear", dispatcher::listen(share()));
         loops.own("clockwork", clockwork::run(share(), names));

@@ -165,12 +165,12 @@ async fn readyz_tells_why_the_daemon_does_not_do_its_work_and_livez_does_not() {
 #[tokio::test(start_paused = true)]
 async fn nothing_else_is_there() {
     let daemon = Daemon::start().await;
-    for path in ["/", "/livez/", "/metrics", "/livez%20", "/readyz/x"] {
+    for path in ["/", "/livez/", "/metrics/", "/livez%20", "/readyz/x"] {
         let expected = answer(404, "there are /livez, /readyz and /metrics\n");
         assert_eq!(daemon.get(path).await, expected, "{path}");
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        for path in ["/livez", "/readyz"] {
+        for path in ["/livez", "/readyz", "/metrics"] {
             let expected = answer(405, "");
             assert_eq!(daemon.ask(method, path).await, expected, "{method} {path}");
         }
