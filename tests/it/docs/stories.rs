@@ -12,11 +12,12 @@ use crate::{
 };
 
 /// The pages whose commands run. Before each of them but README, `init` was run and the project `acme` added and synced.
-pub(super) const STORIES: [&str; 4] = [
+pub(super) const STORIES: [&str; 5] = [
     "README.md",
     "docs/integration.md",
     "docs/operations.md",
     "docs/simulator.md",
+    "docs/upgrades.md",
 ];
 
 /// The sample, and the team whose key the pages speak of.
@@ -133,4 +134,5 @@ stories! {
     the_commands_of_integration_run: "docs/integration.md",
     the_commands_of_operations_run: "docs/operations.md",
     the_commands_of_the_simulator_run: "docs/simulator.md",
+    the_commands_of_upgrades_run: "docs/upgrades.md",
 }

@@ -14,7 +14,9 @@ fn questions(page: &str) -> Vec<(&str, &str)> {
     let mut questions = Vec::new();
     for (index, part) in page.split("```").enumerate() {
         if index % 2 == 0 {
-            asked = part.trim().rsplit("\n\n").next().unwrap();
+            // Right above the block stands how it is run.
+            let text = part.split("<!--").next().unwrap();
+            asked = text.trim().rsplit("\n\n").next().unwrap();
         } else if let Some(command) = part.strip_prefix("sh\n") {
             questions.push((asked, command));
         }

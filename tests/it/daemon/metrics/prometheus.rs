@@ -28,7 +28,7 @@ pub(super) fn documented() -> BTreeSet<String> {
 /// The queries of docs/metrics.md.
 fn queries() -> Vec<String> {
     let page = page_of_docs();
-    let (_, block) = page.split_once("<!-- queries -->\n```promql\n").unwrap();
+    let (_, block) = page.split_once("```promql\n").unwrap();
     let (block, _) = block.split_once("```").unwrap();
     let lines = block.lines();
     lines
