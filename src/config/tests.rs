@@ -373,8 +373,8 @@ fn a_wrong_cron_hides_no_wrong_time_zone() {
 fn the_schedule_of_the_file_is_the_one_in_use() {
     let text = "[schedule]\ncron = '30 2 * * *'\ntime_zone = 'Europe/Berlin'\nspread_minutes = 7\n";
     let used = parse(text, &[]).unwrap().schedule.parse().unwrap();
-    let spread = Duration::from_mins(7);
-    let meant = schedule::Schedule::new("30 2 * * *", "Europe/Berlin", spread).unwrap();
+    let spread = std::time::Duration::from_mins(7);
+    let meant = crate::schedule::Schedule::new("30 2 * * *", "Europe/Berlin", spread).unwrap();
     assert_eq!(used, meant);
 }
 

@@ -1,7 +1,7 @@
 //! What this worker counts, for Prometheus: the page `/metrics`. docs/metrics.md describes each number.
 //!
 //! What must hold: labels are bounded, and none is a secret: no key's id and no issuer's, and a project's id in the capped series
-//! of [`fleet`] alone. Counting costs a lock that nobody holds for longer than a number takes, and never across an await. What is
+//! of `fleet` alone. Counting costs a lock that nobody holds for longer than a number takes, and never across an await. What is
 //! known before it happens is on the page as 0 from the start, as an increase from nothing is none.
 
 mod fleet;
