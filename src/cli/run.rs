@@ -283,8 +283,9 @@ fn reload(
         if let (Some(file), None) = (at_start.file(), config.file()) {
             anyhow::bail!("{} is not there any more", file.display());
         }
-        set.send_replace(settings(&config)?);
+        let settings = settings(&config)?;
         log.filter(&config.log)?;
+        set.send_replace(settings);
         Ok(config)
     };
     match reread() {

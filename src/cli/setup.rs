@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -146,16 +145,10 @@ pub(super) async fn migrate(wiring: &Wiring, output: &Output) -> anyhow::Result<
 
 /// Says which migrations the database lacks, and changes nothing.
 pub(super) async fn check_schema(wiring: &Wiring, output: &Output) -> anyhow::Result<Verdict> {
-    let url = wiring.config.store_url()?;
-    let applied = if store::is_absent(url.expose_secret())? {
-        0
-    } else {
-        let store::Schema { applied, known } = wiring.store_as_it_is().await?.schema().await?;
-        if applied > known {
-            return Err(store::Error::NewerSchema { applied, known }.into());
-        }
-        applied
-    };
+    let store::Schema { applied, known } = wiring.store_as_it_is().await?.schema().await?;
+    if applied > known {
+        return Err(store::Error::NewerSchema { applied, known }.into());
+    }
     let lacking: Vec<store::Migration> = store::migrations()
         .filter(|migration| migration.version > applied)
         .collect();

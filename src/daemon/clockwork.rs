@@ -27,8 +27,8 @@ const SINK_FORGOTTEN: TimeDelta = TimeDelta::days(7);
 /// How often the database is told that this worker is at work.
 const BETWEEN_NOTES: Duration = Duration::from_secs(15);
 
-/// How long it may take to tell the database that it is no more.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long it may take to tell the database of it.
+const NOTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The ticks.
 #[derive(Default)]
@@ -231,7 +231,13 @@ async fn reschedule(shared: &Shared, schedule: &Schedule) -> Result<(), store::E
 pub(super) async fn note_at_work(shared: &Shared) {
     let store = &shared.engine.store;
     let noted = store.note_worker(env!("CARGO_PKG_VERSION"), shared.started_at, clock::now());
-    if let Err(error) = noted.await {
+    // It is for people: nothing waits for it, a stop least of all.
+    let noted = tokio::select! {
+        biased;
+        () = shared.stop().cancelled() => return,
+        noted = tokio::time::timeout(NOTED_WITHIN, noted) => noted,
+    };
+    if let Ok(Err(error)) = noted {
         shared.database.failed(&error);
     }
 }
@@ -244,7 +250,7 @@ async fn say_at_work(shared: &Shared) {
     }
     // A database that is silent is not waited for: the stop is to be quick, and who is not heard of counts as gone.
     if !matches!(
-        tokio::time::timeout(FAREWELL, store.forget_worker()).await,
+        tokio::time::timeout(NOTED_WITHIN, store.forget_worker()).await,
         Ok(Ok(()))
     ) {
         tracing::debug!(

@@ -1,6 +1,7 @@
 //! Counts all projects now and then: for `/metrics`, and for those who watch the log alone.
 //!
-//! What must hold: however many projects there are, the database has a multiple of the time free of it that it takes.
+//! What must hold: however many projects and workers there are, the database has a multiple of the time free of it that it takes, up to
+//! readings of six seconds; and a reading that fails is no outage, for syncs may well go on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ use crate::{
     clock,
     metrics::MOST_PROJECTS,
     store::{self, Fleet, KnownMasterKey},
+    telemetry::ms,
 };
 
 /// How often they are counted where somebody may look at the numbers.
@@ -22,8 +24,11 @@ pub const FOR_LOG: Duration = TOLD_EVERY;
 /// How often the log tells of them.
 const TOLD_EVERY: Duration = Duration::from_mins(5);
 
-/// It rests for so many times what it took.
+/// All workers together rest for so many times what a reading took.
 const REST: u32 = 20;
+
+/// But no worker for longer: the numbers are left out when they are five minutes old.
+const LONGEST_REST: Duration = Duration::from_mins(2);
 
 /// How often it says that it goes round.
 const BETWEEN_BEATS: Duration = Duration::from_secs(10);
@@ -31,6 +36,7 @@ const BETWEEN_BEATS: Duration = Duration::from_secs(10);
 pub(super) async fn run(shared: Arc<Shared>, every: Duration) {
     let beat = shared.pulse.register("fleet", LONGEST_SILENCE);
     let mut told_at: Option<Instant> = None;
+    let mut workers = 1;
     loop {
         beat.beat();
         let began = Instant::now();
@@ -40,15 +46,22 @@ pub(super) async fn run(shared: Arc<Shared>, every: Duration) {
         };
         match read {
             Ok((fleet, master_keys)) => {
+                workers = u32::try_from(fleet.workers.len().max(1)).unwrap_or(u32::MAX);
                 if told_at.is_none_or(|at| began - at >= TOLD_EVERY) {
                     told_at = Some(began);
                     tell(&fleet);
                 }
                 shared.engine.metrics.counted(fleet, master_keys);
             }
-            Err(error) => shared.database.failed(&error),
+            Err(error) => tracing::warn!(
+                event = "fleet.unread",
+                error.sentence = %error,
+                duration_ms = ms(began.elapsed()),
+                "how all projects fare could not be read; it is tried again"
+            ),
         }
-        let until = Instant::now() + every.max(began.elapsed() * REST);
+        let rest = began.elapsed().saturating_mul(REST.saturating_mul(workers));
+        let until = Instant::now() + every.max(rest.min(LONGEST_REST));
         while Instant::now() < until {
             let rest = until - Instant::now();
             if shared.stopped_within(rest.min(BETWEEN_BEATS)).await {

@@ -13,7 +13,7 @@ use crate::{metrics::Metrics, telemetry::ms};
 const BETWEEN_LINES: Duration = Duration::from_mins(1);
 
 /// How long nothing has failed when an outage is over.
-const CALM: Duration = Duration::from_secs(5);
+const CALM: Duration = Duration::from_secs(20);
 
 /// One thing that can be down, whoever notices.
 #[derive(Debug)]
@@ -61,9 +61,6 @@ impl Outage {
     /// It failed.
     pub fn failed(&self, why: &dyn Display) {
         let what = self.what;
-        if let Some(metrics) = &self.shown {
-            metrics.dependency_down(what);
-        }
         let (lasted, still) = match self.note(Instant::now()) {
             Line::Began => (Duration::ZERO, ""),
             Line::Lasts(lasted) => (lasted, "still "),
@@ -101,6 +98,9 @@ impl Outage {
 
     fn note(&self, now: Instant) -> Line {
         let mut state = self.lock();
+        if let Some(metrics) = &self.shown {
+            metrics.dependency_down(self.what);
+        }
         let Some(down) = state.as_mut() else {
             *state = Some(Down {
                 since: now,
@@ -145,10 +145,10 @@ mod tests {
     async fn an_outage_is_over_when_nothing_has_failed_for_a_while() {
         let outage = Outage::of("database");
         outage.failed(&"no");
-        tokio::time::advance(Duration::from_secs(4)).await;
+        tokio::time::advance(CALM / 2).await;
         outage.works();
         assert_eq!(outage.note(Instant::now()), Line::Nothing);
-        tokio::time::advance(Duration::from_secs(5)).await;
+        tokio::time::advance(CALM).await;
         outage.works();
         assert_eq!(outage.note(Instant::now()), Line::Began);
     }

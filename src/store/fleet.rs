@@ -46,11 +46,13 @@ pub struct Fleet {
     pub held_removals: u64,
     /// How long ago projects were last synced.
     pub ages: Ages,
-    /// The stalest of those that are stale, up to the number asked for.
+    /// The stalest of those that are stale, up to the number asked for; without those whose last run says why, and that it will not pass
+    /// by itself. These are failing.
     pub stalest: Vec<Stalest>,
-    /// Those of [`Fleet::failing`] that were last synced the longest ago, up to the number asked for.
+    /// Of [`Fleet::failing`], up to the number asked for: first those that will not pass by themselves, those that broke last at
+    /// the head, so that what is new is named however much is old.
     pub failing_projects: Vec<FailingProject>,
-    /// Those of [`Fleet::held`] whose holds stand the longest, up to the number asked for.
+    /// The newest of [`Fleet::held`], up to the number asked for.
     pub held_projects: Vec<HeldProject>,
     /// Projects with a request that waits or is under way.
     pub pending: u64,

@@ -56,6 +56,9 @@ pub use views::{
 };
 pub use work::{Ask, Asked, Claimed, Inbox, Issued, Loss, Request, Sight, SinkLease, Untold};
 
+/// A statement that takes longer is logged by the driver, for who asks for its `debug`: counting a million projects is slow, and no fault.
+const SLOW_STATEMENT: Duration = Duration::from_secs(1);
+
 /// The right to write one project's catalog, for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {

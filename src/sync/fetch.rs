@@ -432,6 +432,15 @@ pub(super) fn rejected_by_now(
                 )
             }
         }
+        // It is not likely any more that the key was never right.
+        (Code::NotAuthorized, Some(worked_at), _) => {
+            let advice = format!(
+                "This key worked until {}: it was probably revoked just now, or its owner left. Then make a new key and give it with \
+                 'catalog-sync project set-key'. It is tried again some times before it counts as rejected.",
+                worked_at.format("%Y-%m-%d %H:%M UTC"),
+            );
+            error.advise(advice)
+        }
         _ => error,
     }
 }

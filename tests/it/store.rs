@@ -123,6 +123,7 @@ conformance! {
         a_project_is_stale_by_its_own_schedule
         ages_are_counted_by_how_old_they_are
         failing_projects_are_counted_by_their_code
+        what_broke_last_is_named_before_what_is_old_or_passes
         holds_and_what_is_set_aside_are_counted
         what_waits_is_told_from_what_is_under_way
         a_key_with_little_left_is_counted_for_an_hour

@@ -12,7 +12,7 @@ use crate::{
     asc::Reached,
     clock,
     config::Config,
-    diagnosis::Code,
+    diagnosis::{Code, Retry},
     environment,
     queue::Queue,
     store::{self, Disk, Examined, Fleet, Schema, Store},
@@ -75,6 +75,10 @@ pub(super) async fn database(wiring: &Wiring) -> (Option<Arc<dyn Store>>, Vec<Fi
         let store = wiring.store_as_it_is().await?;
         let schema = store.schema().await?;
         let examined = store.examine().await?;
+        if schema.applied == schema.known {
+            // It changes nothing, as this process is no daemon, but it has to be allowed to.
+            store.forget_worker().await?;
+        }
         let mut times = Vec::new();
         for _ in 0..TIMED {
             let began = Stopwatch::now();
@@ -237,7 +241,7 @@ pub(super) async fn broker(queue: &dyn Queue) -> Vec<Finding> {
             BROKERS,
             format!("{name} answers, and does not have {} yet", absent.join(", ")),
         )
-        .way_out("the daemon makes them when it starts, if its user may; else make them by hand: docs/messages.md"),
+        .way_out("the daemon makes them when it first needs them, if its user may; else make them by hand: docs/messages.md"),
         Err(error) => Finding::failed(BROKERS, format!("{name}: {error}")),
     }]
 }
@@ -291,8 +295,12 @@ fn of_apple(reached: Reached, by: &str) -> Vec<Finding> {
         401 => Finding::ok(APPLE, answered),
         500.. => Finding::failed(APPLE, answered)
             .way_out("this is Apple's, or the proxy's: it usually passes by itself"),
-        _ => Finding::warning(APPLE, format!("{answered}, and Apple would with 401"))
-            .way_out("see what is in the way: a proxy, a captive portal, another server at app_store.base_url"),
+        _ => {
+            let sentence = format!("{answered}, and Apple would with 401: it is another server");
+            let way_out =
+                "see what is in the way: a proxy, a captive portal, a wrong app_store.base_url";
+            return vec![Finding::failed(APPLE, sentence).way_out(way_out)];
+        }
     };
     let clock = match clock_ahead {
         None => Finding::warning(
@@ -390,19 +398,24 @@ fn of_projects(fleet: &Fleet) -> Vec<Finding> {
         PROJECTS,
         format!("{}, {fresh} of them fresh", counted(all, "project")),
     )];
-    let waiting: u64 = fleet
-        .failing
-        .iter()
-        .filter(|(code, _)| code.parse().is_ok_and(Code::needs_a_person))
-        .map(|(_, projects)| projects)
-        .sum();
+    let passes = |code: &str| {
+        code.parse::<Code>()
+            .is_ok_and(|code| code.retry() == Retry::ByItself)
+    };
+    let failing = fleet.failing.iter().filter(|(code, _)| !passes(code));
+    let codes: Vec<String> = failing
+        .clone()
+        .map(|(code, projects)| format!("{code} {projects}"))
+        .collect();
+    let waiting: u64 = failing.map(|(_, projects)| projects).sum();
     if waiting > 0 {
         findings.push(
             Finding::warning(
                 PROJECTS,
                 format!(
-                    "{} with an error that needs a person",
-                    counted(waiting, "project")
+                    "{} with an error that will not pass by itself: {}",
+                    counted(waiting, "project"),
+                    codes.join(", ")
                 ),
             )
             .way_out(

@@ -210,7 +210,8 @@ fn sum(fleet: &Fleet) -> String {
 
 fn daemons(workers: &[Worker], now: Instant) -> (Tone, String) {
     if workers.is_empty() {
-        let none = "no daemon is at work: start one with 'catalog-sync run'";
+        let none = "no daemon was heard of within the last minute: start one with 'catalog-sync run', or see in the log of the one \
+                    that runs why it cannot write to the database";
         return (Tone::Bad, none.to_owned());
     }
     let named: Vec<String> = workers

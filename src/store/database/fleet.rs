@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Connection, Db, rows::Row, sql};
 use crate::{
     clock::Instant,
+    diagnosis::{Code, Retry},
     project::ProjectId,
     schedule::{Cron, Schedule},
     store::{
@@ -66,6 +67,26 @@ macro_rules! is_stale {
     () => {
         concat!(since!(), " < coalesce(own.stale_before, $1)")
     };
+}
+
+/// Whether a project's error code is one that passes by itself.
+macro_rules! passes {
+    ($codes:literal) => {
+        concat!(
+            "s.error_code in (select value ->> 'code' from ",
+            sql::each!($codes),
+            ")"
+        )
+    };
+}
+
+/// The error codes that pass by themselves, as the statements read them.
+fn passing() -> Vec<BTreeMap<&'static str, &'static str>> {
+    Code::ALL
+        .iter()
+        .filter(|code| code.retry() == Retry::ByItself)
+        .map(|code| BTreeMap::from([("code", code.as_str())]))
+        .collect()
 }
 
 pub(super) async fn read(
@@ -301,10 +322,13 @@ async fn failing_projects(
         "select p.id, s.error_code
          from project_state s join projects p on p.id = s.project_id
          where s.outcome in ('failed', 'partial') and s.error_code is not null and p.paused_at is null
-         order by ",
+         order by case when ",
+        passes!("$1"),
+        " then 1 else 0 end, ",
         since!(),
-        ", p.id limit $1"
+        " desc, p.id limit $2"
     ))
+    .bind(sql::json(&passing()))
     .bind(i64::from(most))
     .fetch_all(connection)
     .await?;
@@ -332,11 +356,14 @@ async fn stalest(
         projects!(),
         "where p.paused_at is null and ",
         is_stale!(),
-        ") select id, since from stale order by since, id limit $3"
+        " and (s.outcome is null or s.outcome in ('succeeded', 'held') or s.outcome = 'failed' and ",
+        passes!("$4"),
+        ")) select id, since from stale order by since, id limit $3"
     ))
     .bind(sql::instant(limits.general))
     .bind(sql::json(&limits.own))
     .bind(i64::from(most))
+    .bind(sql::json(&passing()))
     .fetch_all(connection)
     .await?;
     rows.iter()
@@ -366,7 +393,7 @@ async fn count_holds(
     fleet.held_removals = row.integer("removals")?;
     let rows = sqlx::query::<Db>(
         "select project_id, held from removal_holds where ended_at is null
-         order by held_at, project_id limit $1",
+         order by held_at desc, project_id limit $1",
     )
     .bind(i64::from(most))
     .fetch_all(connection)

@@ -19,14 +19,14 @@ mod database;
 use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::{
-    Connection as _, PgConnection, Postgres,
+    ConnectOptions as _, Connection as _, PgConnection, Postgres,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
 #[cfg(test)]
 pub(super) use self::sql::MIGRATIONS;
 use self::{database::Database, explain::Place};
-use super::{Error, Options, Store};
+use super::{Error, Options, SLOW_STATEMENT, Store};
 
 type Db = Postgres;
 
@@ -63,6 +63,7 @@ fn configure(parsed: PgConnectOptions, options: &Options) -> PgConnectOptions {
         ("tcp_keepalives_count", "3".to_owned()),
     ];
     let named = parsed.get_application_name().is_some();
+    let parsed = parsed.log_slow_statements(log::LevelFilter::Debug, SLOW_STATEMENT);
     let connect = parsed.options(
         settings
             .into_iter()

@@ -17,7 +17,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, Sqlite, SqliteConnection, SqlitePool,
+    ConnectOptions as _, Connection as _, Sqlite, SqliteConnection, SqlitePool,
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -29,7 +29,7 @@ use tokio::{
 
 use self::database::Database;
 pub(super) use self::sql::MIGRATIONS;
-use super::{Disk, Error, Missing, Options, Store};
+use super::{Disk, Error, Missing, Options, SLOW_STATEMENT, Store};
 
 type Db = Sqlite;
 
@@ -96,6 +96,7 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(options.busy_timeout)
+        .log_slow_statements(log::LevelFilter::Debug, SLOW_STATEMENT)
         .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES)
         // A sealed key that was replaced or removed is overwritten, and not left in the file.
         .pragma("secure_delete", "on");

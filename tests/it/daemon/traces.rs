@@ -113,11 +113,6 @@ async fn a_run_is_traced_with_its_parts_and_no_secret() {
         };
         assert_eq!(span.parent_span_id, sync.span_id, "{part}");
         assert_eq!(span.trace_id, sync.trace_id, "{part}");
-        assert!(
-            span.start_time_unix_nano >= sync.start_time_unix_nano,
-            "{part}"
-        );
-        assert!(span.end_time_unix_nano <= sync.end_time_unix_nano, "{part}");
     }
     let requests = named("request");
     assert_eq!(requests.len().to_string(), finished["requests"].to_string());

@@ -6,6 +6,7 @@ use catalog_sync::{
     budget::Budget,
     catalog::Plan,
     clock::Instant,
+    diagnosis::{Code, Diagnosis},
     project::ProjectId,
     run::{Outcome, Run},
     schedule::Schedule,
@@ -44,18 +45,23 @@ async fn synced(store: &dyn Store, name: &str, minute: i64) -> ProjectId {
 /// A project whose last run, at that minute, could list nothing.
 async fn failed(store: &dyn Store, name: &str, minute: i64) -> ProjectId {
     let project = add(store, name).await;
-    let lease = claim(store, &project, minute).await;
+    fails(store, &project, minute, refusal()).await;
+    project
+}
+
+/// A run that could list nothing.
+async fn fails(store: &dyn Store, project: &ProjectId, minute: i64, error: Diagnosis) {
+    let lease = claim(store, project, minute).await;
     let nothing = Plan::nothing();
     let run = Run {
         outcome: Outcome::Failed,
-        error: Some(refusal()),
+        error: Some(error),
         ..run(&nothing, minute)
     };
     store
         .commit(&lease, &nothing, &run, &aftermath())
         .await
         .unwrap();
-    project
 }
 
 /// A project with removals that are held since that minute.
@@ -194,6 +200,27 @@ pub(crate) async fn failing_projects_are_counted_by_their_code(store: &dyn Store
         error_code: code.clone(),
     });
     assert_eq!(fleet.failing_projects, expected);
+}
+
+pub(crate) async fn what_broke_last_is_named_before_what_is_old_or_passes(store: &dyn Store) {
+    for (name, minute) in [("old", 1), ("newer", 2), ("newest", 3)] {
+        synced(store, name, minute).await;
+        fails(store, &id(name), minute + 10, refusal()).await;
+    }
+    synced(store, "passing", 9).await;
+    let outage = Diagnosis::of(Code::UpstreamUnavailable);
+    fails(store, &id("passing"), 19, outage).await;
+
+    let now = at(12 * 60);
+    let named = store.read_fleet(&hourly(), 9, now).await.unwrap();
+
+    let failing = named.failing_projects.iter();
+    let failing: Vec<&str> = failing.map(|one| one.project_id.as_str()).collect();
+    assert_eq!(failing, ["newest", "newer", "old", "passing"]);
+    let stalest = named.stalest.iter();
+    let stalest: Vec<&str> = stalest.map(|one| one.project_id.as_str()).collect();
+    assert_eq!(stalest, ["passing"], "of the others it is known why");
+    assert_eq!(named.stale, 4);
 }
 
 pub(crate) async fn holds_and_what_is_set_aside_are_counted(store: &dyn Store) {
