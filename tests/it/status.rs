@@ -43,7 +43,7 @@ async fn the_worst_come_first_below_what_there_is_to_say_of_all(backend: Backend
     for line in [
         "2 projects: ",
         "failing: 1 with role_too_low (needs a person)",
-        "no daemon is at work: start one with 'catalog-sync run'",
+        "no daemon was heard of within the last minute: start one with 'catalog-sync run'",
         "requests: 1 to be answered",
         "master keys: ",
     ] {

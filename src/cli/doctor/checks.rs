@@ -75,7 +75,7 @@ pub(super) async fn database(wiring: &Wiring) -> (Option<Arc<dyn Store>>, Vec<Fi
         let store = wiring.store_as_it_is().await?;
         let schema = store.schema().await?;
         let examined = store.examine().await?;
-        if schema.applied == schema.known {
+        if schema.applied == schema.known && examined.lacks.is_empty() {
             // It changes nothing, as this process is no daemon, but it has to be allowed to.
             store.forget_worker().await?;
         }
