@@ -70,7 +70,8 @@ async fn what_waits_for_a_person_is_a_warning(backend: Backend) {
         .await;
     let found = house.json(&["doctor"], 0).await;
     assert!(
-        told(&found, "projects").contains("1 project with an error that will not pass by itself: role_too_low 1"),
+        told(&found, "projects")
+            .contains("1 project with an error that will not pass by itself: role_too_low 1"),
         "{found}"
     );
     assert!(

@@ -203,7 +203,7 @@ async fn a_broken_key_is_seen_by_whom_it_is_why_and_what_to_do_and_is_mended() {
         line["error.advice"]
             .as_str()
             .unwrap()
-            .contains("a revoked key")
+            .contains("probably revoked")
     );
 
     let fleet = machine.does(&["status"]).await;
@@ -216,7 +216,7 @@ async fn a_broken_key_is_seen_by_whom_it_is_why_and_what_to_do_and_is_mended() {
             .any(|line| line.starts_with("acme\t") && line.contains("not_authorized"))
     );
     let story = machine.does(&["status", "acme"]).await;
-    for part in ["not_authorized", "a revoked key", "catalog-sync"] {
+    for part in ["not_authorized", "probably revoked", "project set-key"] {
         assert!(story.contains(part), "{part}:\n{story}");
     }
 

@@ -295,6 +295,8 @@ fn of_apple(reached: Reached, by: &str) -> Vec<Finding> {
         401 => Finding::ok(APPLE, answered),
         500.. => Finding::failed(APPLE, answered)
             .way_out("this is Apple's, or the proxy's: it usually passes by itself"),
+        403 | 429 => Finding::warning(APPLE, format!("{answered}, and Apple would with 401"))
+            .way_out("see what is in the way: a proxy, or too many requests from this address"),
         _ => {
             let sentence = format!("{answered}, and Apple would with 401: it is another server");
             let way_out =

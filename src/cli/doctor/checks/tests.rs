@@ -35,7 +35,8 @@ fn a_clock_is_told_by_how_far_it_is_off() {
 fn only_a_401_is_an_answer_of_apple() {
     for (status, state) in [
         (401, State::Ok),
-        (200, State::Warning),
+        (200, State::Failed),
+        (404, State::Failed),
         (403, State::Warning),
         (429, State::Warning),
         (502, State::Failed),
