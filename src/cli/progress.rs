@@ -1,8 +1,8 @@
 //! How far a long command is, on a terminal; nothing in a pipe.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{cell::Cell, fmt::Write, sync::Arc, time::Duration};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use super::output::{Output, counted};
 use crate::{asc::Meter, project::ProjectId, store::Step};
@@ -15,8 +15,20 @@ pub(super) fn bar(length: u64, noun: &str, output: &Output) -> ProgressBar {
     if !output.shows_progress() {
         return ProgressBar::hidden();
     }
-    let template = format!("{{bar:30}} {{pos}}/{{len}} {noun}, {{per_sec}}, {{eta}} left{{msg}}");
-    let bar = ProgressBar::new(length).with_style(style(&template));
+    let template = format!("{{bar:30}} {{pos}}/{{len}} {noun}, {{rate}}, {{left}}{{msg}}");
+    let style = style(&template)
+        .with_key("rate", |state: &ProgressState, text: &mut dyn Write| {
+            write!(text, "{:.1} a second", state.per_sec()).ok();
+        })
+        .with_key("left", |state: &ProgressState, text: &mut dyn Write| {
+            // Of nothing done yet nobody knows how long the rest takes.
+            match state.pos() {
+                0 => write!(text, "just begun"),
+                _ => write!(text, "{} left", HumanDuration(state.eta())),
+            }
+            .ok();
+        });
+    let bar = ProgressBar::new(length).with_style(style);
     bar.enable_steady_tick(TICK);
     bar
 }
@@ -62,7 +74,7 @@ impl Progress {
         let bar = match ids {
             [id] => {
                 let counting = Arc::clone(&meter);
-                let requests = move |_: &ProgressState, text: &mut dyn std::fmt::Write| {
+                let requests = move |_: &ProgressState, text: &mut dyn Write| {
                     let counted = counted(counting.cost().requests, "request");
                     write!(text, "{counted}").ok();
                 };
