@@ -1,8 +1,9 @@
 //! Tells over HTTP how the daemon fares, for probes, people and Prometheus: `GET /livez`, `GET /readyz` and `GET /metrics`.
 //!
 //! `/livez` tells whether a restart would help: whether every loop goes round, and nothing of the database, as a restart mends no
-//! database. `/readyz` tells whether the daemon does its work. `/metrics` tells what [`crate::metrics`] has, and asks nobody. What must hold: it does not grow, and nobody can hold it. There
-//! are at most [`CONNECTIONS`] connections, each for one request and for [`CONNECTION`] in all.
+//! database. `/readyz` tells whether the daemon is at work and the database answers. `/metrics` tells what [`crate::metrics`] has,
+//! and asks nobody. What must hold: it does not grow, and nobody can hold it. There are at most [`CONNECTIONS`] connections, each for
+//! one request and for [`CONNECTION`] in all.
 
 use std::{
     fmt::Write as _,

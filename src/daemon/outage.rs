@@ -12,7 +12,8 @@ use crate::{metrics::Metrics, telemetry::ms};
 
 const BETWEEN_LINES: Duration = Duration::from_mins(1);
 
-/// How long nothing has failed when an outage is over.
+/// How long nothing has failed when an outage is over: longer than between two notes of a worker in the database, for on a full disk
+/// only what really writes fails.
 const CALM: Duration = Duration::from_secs(20);
 
 /// One thing that can be down, whoever notices.

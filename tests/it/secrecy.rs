@@ -323,10 +323,9 @@ async fn passwords_are_wrong(stage: &mut Stage) {
     }
     stage.restore_password(&right, "database.url");
     let mut daemon = stage.daemon().await;
-    for broker in ["nats", "rabbitmq"] {
-        let down = daemon.event_where("dependency.down", |event| event["dependency"] == broker);
-        down.await;
-    }
+    daemon
+        .event_of_each("dependency.down", "dependency", &["nats", "rabbitmq"])
+        .await;
     daemon.signal(Signal::TERM);
     let (status, log) = daemon.exit().await;
     assert_eq!(status.code(), Some(0));

@@ -173,9 +173,10 @@ async fn a_broken_key_is_seen_by_whom_it_is_why_and_what_to_do_and_is_mended() {
         .await;
     let mut daemon = Daemon::of(machine.command(&["run"]));
     let address = daemon.event("health.listening").await["address"].clone();
-    for project in ["acme", "globex"] {
-        daemon.finished(project, "succeeded").await;
-    }
+    let first = daemon
+        .event_of_each("sync.finished", "project.id", &["acme", "globex"])
+        .await;
+    assert!(first.iter().all(|run| run["outcome"] == "succeeded"));
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yaml");
     let prometheus = if is_there("prometheus") {
         Some(Prometheus::scraping(address.as_str().unwrap(), &[rules]))

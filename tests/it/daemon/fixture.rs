@@ -207,6 +207,24 @@ impl Daemon {
         event
     }
 
+    /// The next events of that name in which the field has each of these values, in whatever order they come.
+    pub(crate) async fn event_of_each(
+        &mut self,
+        name: &str,
+        field: &str,
+        values: &[&str],
+    ) -> Vec<Value> {
+        let mut left = values.to_vec();
+        let mut found = Vec::new();
+        while !left.is_empty() {
+            let one_of_them = |event: &Value| left.iter().any(|value| event[field] == *value);
+            let event = self.event_where(name, one_of_them).await;
+            left.retain(|value| event[field] != *value);
+            found.push(event);
+        }
+        found
+    }
+
     /// The events of that name so far.
     pub(crate) fn so_far(&mut self, name: &str) -> Vec<Value> {
         while let Ok(line) = self.lines.try_recv() {
