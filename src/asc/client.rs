@@ -103,23 +103,9 @@ impl Client {
     /// # Errors
     /// When the certificate authority or the proxy cannot be used, or the system has no certificate authorities.
     pub fn new(options: Options) -> reqwest::Result<Self> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("catalog-sync/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.request_timeout)
-            // Only this machine is spoken to without TLS, and then nothing else is.
-            .https_only(options.base_url.scheme() == "https")
-            .tls_version_min(reqwest::tls::Version::TLS_1_2);
-        builder = match &options.proxy {
-            Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.clone())?),
-            None => builder.no_proxy(),
-        };
-        if let Some(pem) = &options.ca_pem {
-            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
-        }
+        let http = http_client(&options)?;
         Ok(Self(Arc::new(Shared {
-            http: builder.build()?,
+            http,
             keys: Keys::new(Pace {
                 in_flight: options.in_flight_per_key,
                 per_second: options.requests_per_second_per_key,
@@ -154,6 +140,29 @@ impl Client {
             None => Upstream::Up,
         }
     }
+}
+
+/// The HTTP client under a [`Client`], with the limits of a connection and without the rest.
+///
+/// # Errors
+/// As of [`Client::new`].
+pub fn http_client(options: &Options) -> reqwest::Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("catalog-sync/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .connect_timeout(options.connect_timeout)
+        .timeout(options.request_timeout)
+        // Only this machine is spoken to without TLS, and then nothing else is.
+        .https_only(options.base_url.scheme() == "https")
+        .tls_version_min(reqwest::tls::Version::TLS_1_2);
+    builder = match &options.proxy {
+        Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.clone())?),
+        None => builder.no_proxy(),
+    };
+    if let Some(pem) = &options.ca_pem {
+        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
+    }
+    builder.build()
 }
 
 /// Whether requests are sent to App Store Connect.

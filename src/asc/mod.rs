@@ -29,7 +29,7 @@ use self::{
     resource::{GracePeriodLink, Resource},
 };
 pub use self::{
-    client::{Client, Options, Session, Terms, Upstream},
+    client::{Client, Options, Session, Terms, Upstream, http_client},
     error::{Astray, Error, Failure, Limit},
     groups::Groups,
     meter::Meter,
