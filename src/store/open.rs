@@ -28,6 +28,8 @@ pub struct Options {
     pub call_timeout: Duration,
     /// Postgres: after how long the server ends a connection that sits within a transaction.
     pub idle_in_transaction_timeout: Duration,
+    /// How long the end of a run that changed nothing waits for others to be written with it, while there are such.
+    pub gather: Duration,
 }
 
 /// What to do when there is no SQLite file.
@@ -52,6 +54,7 @@ impl Default for Options {
             statement_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(12),
             idle_in_transaction_timeout: Duration::from_secs(10),
+            gather: Duration::ZERO,
         }
     }
 }

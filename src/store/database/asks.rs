@@ -112,11 +112,7 @@ pub(super) async fn ask_for<'a>(
     let items: Vec<&Item<'_>> = items.into_iter().collect();
     let json = sql::json(&items);
     if items.len() > 1 {
-        // In one order, whoever asks: the update takes its rows in any.
-        sqlx::query::<Db>(sql::LOCK_STATES)
-            .bind(sql::json(&items))
-            .fetch_all(&mut *connection)
-            .await?;
+        lock_states(connection, &json).await?;
     }
     let rows = sqlx::query::<Db>(concat!(
         "update project_state as s set
@@ -169,6 +165,18 @@ pub(super) async fn ask_for<'a>(
             Ok((row.name("project_id")?, row.value("asked")?))
         })
         .collect()
+}
+
+/// Locks the states of the projects in a JSON array, in one order, whoever does: an update takes its rows in any.
+pub(super) async fn lock_states(
+    connection: &mut Connection,
+    items: &sql::JsonText,
+) -> Result<(), Error> {
+    sqlx::query::<Db>(sql::LOCK_STATES)
+        .bind(items.clone())
+        .fetch_all(connection)
+        .await?;
+    Ok(())
 }
 
 pub(super) async fn look(connection: &mut Connection, now: Instant) -> Result<Sight, Error> {

@@ -218,7 +218,13 @@ pub(super) async fn postpone(
     if given_back.rows_affected() == 0 {
         return Ok(());
     }
-    usage::record(connection, &lease.project, spent, None, now).await
+    let bill = usage::Bill {
+        project: lease.project.clone(),
+        spent: *spent,
+        blocked_until: None,
+        at: now,
+    };
+    usage::record(connection, &[&bill]).await
 }
 
 pub(super) async fn rouse(

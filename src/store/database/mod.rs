@@ -11,8 +11,10 @@ mod asks;
 mod catalog;
 mod claims;
 mod commit;
+mod endings;
 mod examine;
 mod fleet;
+mod gather;
 mod holds;
 mod inbox;
 mod leases;
@@ -30,12 +32,12 @@ mod unforeseen;
 mod usage;
 mod views;
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, ops::Deref, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::Pool;
 
-use self::lent::Lent;
+use self::{endings::Ending, gather::Gatherer, lent::Lent};
 use super::{Db, Place, sql};
 use crate::{
     budget::Ledger,
@@ -55,44 +57,6 @@ use crate::{
 };
 
 type Connection = <Db as sqlx::Database>::Connection;
-
-/// A pool of connections to one database.
-pub(super) struct Database {
-    pool: Pool<Db>,
-    /// One connection, for the renewal of leases alone: it does not wait behind other work.
-    beats: Pool<Db>,
-    place: Place,
-    worker: String,
-    metrics: Metrics,
-}
-
-impl Database {
-    pub(super) fn new(pool: Pool<Db>, beats: Pool<Db>, place: Place, options: &Options) -> Self {
-        Self {
-            pool,
-            beats,
-            place,
-            worker: options.worker.clone(),
-            metrics: options.metrics.clone(),
-        }
-    }
-
-    /// Waits for the work no longer than this database may take, and puts its errors into words.
-    async fn deadline<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let limit = self.place.call_timeout();
-        let done = tokio::time::timeout(limit, work)
-            .await
-            .unwrap_or_else(|_| Err(self.place.silent(limit)));
-        match done {
-            Err(Error::Database(error)) => Err(self.place.explain(error).await),
-            Err(error @ Error::LeaseLost { .. }) => {
-                self.metrics.count_fenced_write();
-                Err(error)
-            }
-            other => other,
-        }
-    }
-}
 
 /// One statement that only reads.
 macro_rules! read {
@@ -128,6 +92,75 @@ macro_rules! transaction {
         let done = $work.await;
         lent.settle(done).await
     }};
+}
+
+/// A pool of connections to one database.
+pub(super) struct Database {
+    writer: Writer,
+    /// One connection, for the renewal of leases alone: it does not wait behind other work.
+    beats: Pool<Db>,
+    gatherer: Gatherer,
+    pause: Duration,
+}
+
+/// What a write needs. Clones write to the same database.
+#[derive(Clone)]
+pub(super) struct Writer {
+    pool: Pool<Db>,
+    place: Arc<Place>,
+    worker: Arc<str>,
+    metrics: Metrics,
+}
+
+impl Database {
+    pub(super) fn new(pool: Pool<Db>, beats: Pool<Db>, place: Place, options: &Options) -> Self {
+        Self {
+            writer: Writer {
+                pool,
+                place: Arc::new(place),
+                worker: options.worker.as_str().into(),
+                metrics: options.metrics.clone(),
+            },
+            beats,
+            gatherer: Gatherer::default(),
+            pause: options.gather,
+        }
+    }
+}
+
+impl Deref for Database {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        &self.writer
+    }
+}
+
+impl Writer {
+    /// How several runs ended, in a transaction; the revisions of the projects whose leases last.
+    async fn write(&self, endings: &[Ending]) -> Result<BTreeMap<ProjectId, i64>, Error> {
+        transaction!(self, sql::BEGIN_WRITE, |connection| endings::write(
+            connection,
+            &self.worker,
+            endings
+        ))
+    }
+
+    /// Waits for the work no longer than this database may take, and puts its errors into words.
+    async fn deadline<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let limit = self.place.call_timeout();
+        let done = tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(self.place.silent(limit)));
+        match done {
+            Err(Error::Database(error)) => Err(self.place.explain(error).await),
+            Err(error @ Error::LeaseLost { .. }) => {
+                self.metrics.count_fenced_write();
+                Err(error)
+            }
+            other => other,
+        }
+    }
 }
 
 #[async_trait]
@@ -389,6 +422,16 @@ impl Store for Database {
         run: &Run,
         aftermath: &Aftermath,
     ) -> Result<Committed, Error> {
+        if commit::is_ending_alone(plan, aftermath) {
+            let ending = Ending::of(lease, plan, run, aftermath);
+            let written = self.gatherer.write(&self.writer, self.pause, lease, ending);
+            let revision = self.deadline(written).await?;
+            return Ok(Committed {
+                revision,
+                rows: 0,
+                unforeseen: Vec::new(),
+            });
+        }
         transaction!(self, sql::BEGIN_WRITE, |connection| commit::commit(
             connection,
             &self.worker,

@@ -70,38 +70,6 @@ pub(super) const LOCK_MIGRATIONS: &str = "select
 pub(super) const LOCK_STATE: &str =
     "select project_id, lease_until from project_state where project_id = $1 for update";
 
-pub(super) const COMMIT_STATE: &str = "
-    update project_state set
-        lease_token = null,
-        lease_until = null,
-        lease_worker = null,
-        revision = revision + $4,
-        last_attempt_at = $5,
-        last_success_at = coalesce($6, last_success_at),
-        outcome = $7,
-        error_code = $8,
-        error = $9,
-        diagnosis = $10,
-        consecutive_failures = (consecutive_failures + 1) * $11,
-        covered_at = covered_at || $12,
-        listed_with = listed_with || $13,
-        key_worked_at = $14,
-        key_refused_since = $15,
-        key_refusals = $16,
-        served = taken,
-        asked = case when asked = taken and $17::timestamptz is not null then asked + 1 else asked end,
-        urgency = case when asked = taken then 2 else urgency end,
-        request_reason = case when asked = taken then null else request_reason end,
-        requested_at = case when asked = taken then $5 else requested_at end,
-        ready_at = case when asked = taken then $17 else ready_at end,
-        slot_at = case when slot_at = $18 then null else slot_at end,
-        losses = 0,
-        lost_since = null,
-        set_aside_at = null,
-        retries = case when $17::timestamptz is null then 0 else retries + 1 end
-    where project_id = $1 and epoch = $2 and lease_token = $3
-    returning project_id, revision";
-
 pub(super) const UPSERT_ENTRIES: &str = "
     insert into entries
         (project_id, kind, store_id, product_id, parent_id, attributes, first_seen_at, updated_at, removed_at)
@@ -270,9 +238,23 @@ pub(super) const LOCK_KEY: &str = "select 1 from key_usage where key_id = $1 for
 pub(super) const IS_RETIRED: &str =
     "select retired_at is not null from master_key_checks where id = $1 for share";
 
-pub(super) const LOCK_USAGE: &str = "
-    select u.key_id, u.ledger from api_keys k join key_usage u on u.key_id = k.key_id
-    where k.project_id = $1 for update of u";
+/// In one order, so that two transactions that take several rows never wait for each other.
+pub(super) const LOCK_USAGES: &str = "
+    select k.project_id, u.key_id, u.ledger
+    from api_keys k join key_usage u on u.key_id = k.key_id
+    where k.project_id in (select value ->> 'id' from jsonb_array_elements($1))
+    order by u.key_id for update of u";
+
+/// One JSON object with the members of another in place of its own.
+macro_rules! merged {
+    ($object:literal, $with:literal) => {
+        concat!($object, " || ", $with)
+    };
+}
+pub(super) use merged;
+
+/// JSON as it is bound.
+pub(super) type JsonText = Jsonb;
 
 pub(super) fn instant(at: Instant) -> Instant {
     value::instant(at)
@@ -283,6 +265,7 @@ pub(super) fn json(value: &(impl Serialize + ?Sized)) -> Jsonb {
 }
 
 /// JSON text as a `jsonb`.
+#[derive(Clone)]
 pub(super) struct Jsonb(String);
 
 impl Type<Postgres> for Jsonb {

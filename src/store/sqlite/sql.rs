@@ -51,38 +51,6 @@ pub(super) const LOCK_MIGRATIONS: &str = "select 1";
 pub(super) const LOCK_STATE: &str =
     "select project_id, lease_until from project_state where project_id = $1";
 
-pub(super) const COMMIT_STATE: &str = "
-    update project_state set
-        lease_token = null,
-        lease_until = null,
-        lease_worker = null,
-        revision = revision + $4,
-        last_attempt_at = $5,
-        last_success_at = coalesce($6, last_success_at),
-        outcome = $7,
-        error_code = $8,
-        error = $9,
-        diagnosis = $10,
-        consecutive_failures = (consecutive_failures + 1) * $11,
-        covered_at = json_patch(covered_at, $12),
-        listed_with = json_patch(listed_with, $13),
-        key_worked_at = $14,
-        key_refused_since = $15,
-        key_refusals = $16,
-        served = taken,
-        asked = case when asked = taken and $17 is not null then asked + 1 else asked end,
-        urgency = case when asked = taken then 2 else urgency end,
-        request_reason = case when asked = taken then null else request_reason end,
-        requested_at = case when asked = taken then $5 else requested_at end,
-        ready_at = case when asked = taken then $17 else ready_at end,
-        slot_at = case when slot_at = $18 then null else slot_at end,
-        losses = 0,
-        lost_since = null,
-        set_aside_at = null,
-        retries = case when $17 is null then 0 else retries + 1 end
-    where project_id = $1 and epoch = $2 and lease_token = $3
-    returning project_id, revision";
-
 /// `where true` lets the parser tell `on conflict` from a join's `on`.
 pub(super) const UPSERT_ENTRIES: &str = "
     insert into entries
@@ -250,9 +218,20 @@ pub(super) const LOCK_KEY: &str = "select $1";
 pub(super) const IS_RETIRED: &str =
     "select retired_at is not null from master_key_checks where id = $1";
 
-pub(super) const LOCK_USAGE: &str = "
-    select u.key_id, u.ledger from api_keys k join key_usage u on u.key_id = k.key_id
-    where k.project_id = $1";
+pub(super) const LOCK_USAGES: &str = "
+    select k.project_id, u.key_id, u.ledger
+    from json_each($1) join api_keys k on k.project_id = value ->> 'id' join key_usage u on u.key_id = k.key_id";
+
+/// One JSON object with the members of another in place of its own.
+macro_rules! merged {
+    ($object:literal, $with:literal) => {
+        concat!("json_patch(", $object, ", ", $with, ")")
+    };
+}
+pub(super) use merged;
+
+/// JSON as it is bound.
+pub(super) type JsonText = String;
 
 /// Text that sorts by time and that SQLite's date functions read.
 pub(super) fn instant(at: Instant) -> String {

@@ -1,0 +1,144 @@
+//! Ends of runs that changed nothing, which are nearly all, written many at once.
+//!
+//! Who ends a run while others do waits for a moment, and shares their transaction; who is alone does not wait. What must hold: an
+//! answer comes after the commit; one project's row that cannot be written does not take others with it.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::{Writer, endings::Ending, leases::lost};
+use crate::store::{Error, Lease};
+
+/// So many at once, so that a lease that is checked among them is not held up for long.
+const MOST: usize = 200;
+
+/// An end that waits to be written.
+struct Waiting {
+    lease: Lease,
+    ending: Ending,
+    answer: oneshot::Sender<Result<i64, Error>>,
+}
+
+/// Takes the ends of runs. What writes them is begun with the first, and again should it ever have died.
+#[derive(Default)]
+pub(super) struct Gatherer(Mutex<Option<Begun>>);
+
+struct Begun {
+    sender: mpsc::UnboundedSender<Waiting>,
+    _task: JoinSet<()>,
+}
+
+impl Gatherer {
+    /// Writes how a run ended, and gives its project's revision. Ends that come while others are written, and within `pause` after
+    /// that, go together.
+    pub(super) async fn write(
+        &self,
+        writer: &Writer,
+        pause: Duration,
+        lease: &Lease,
+        ending: Ending,
+    ) -> Result<i64, Error> {
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting {
+            lease: lease.clone(),
+            ending,
+            answer,
+        };
+        let cut_off = || Error::Unavailable("what writes the ends of runs was cut off".to_owned());
+        let sender = self.sender(writer, pause);
+        sender.send(waiting).map_err(|_| cut_off())?;
+        answered.await.map_err(|_| cut_off())?
+    }
+
+    fn sender(&self, writer: &Writer, pause: Duration) -> mpsc::UnboundedSender<Waiting> {
+        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(begun) = &*begun
+            && !begun.sender.is_closed()
+        {
+            return begun.sender.clone();
+        }
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut task = JoinSet::new();
+        task.spawn(write_all(writer.clone(), receiver, pause));
+        *begun = Some(Begun {
+            sender: sender.clone(),
+            _task: task,
+        });
+        sender
+    }
+}
+
+async fn write_all(writer: Writer, mut waiting: mpsc::UnboundedReceiver<Waiting>, pause: Duration) {
+    let mut next_at = Instant::now();
+    while let Some(first) = waiting.recv().await {
+        sleep_until(next_at).await;
+        let mut batch = vec![first];
+        while batch.len() < MOST
+            && let Ok(next) = waiting.try_recv()
+        {
+            batch.push(next);
+        }
+        write(&writer, batch).await;
+        next_at = Instant::now() + pause;
+    }
+}
+
+async fn write(writer: &Writer, batch: Vec<Waiting>) {
+    let (answers, endings): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .map(
+            |Waiting {
+                 lease,
+                 ending,
+                 answer,
+             }| ((lease, answer), ending),
+        )
+        .unzip();
+    match writer.write(&endings).await {
+        Ok(revisions) => {
+            for (lease, answer) in answers {
+                let revision = revisions.get(&lease.project).copied();
+                tell(answer, revision.ok_or_else(|| lost(&lease)));
+            }
+        }
+        // The database refused, so nothing was written. It may refuse one alone.
+        Err(Error::Database(_)) if endings.len() > 1 => {
+            for ((lease, answer), ending) in answers.into_iter().zip(endings) {
+                let written = writer.write(&[ending]).await;
+                tell(
+                    answer,
+                    written.and_then(|revisions| {
+                        let revision = revisions.get(&lease.project).copied();
+                        revision.ok_or_else(|| lost(&lease))
+                    }),
+                );
+            }
+        }
+        Err(error) => {
+            let said = error.to_string();
+            let mut first = Some(error);
+            for (_, answer) in answers {
+                let error = first.take();
+                tell(
+                    answer,
+                    Err(error.unwrap_or_else(|| Error::Unavailable(said.clone()))),
+                );
+            }
+        }
+    }
+}
+
+/// Who does not wait any more was cut off, and knows nothing of how it ended, as of any commit whose answer is lost.
+fn tell(answer: oneshot::Sender<Result<i64, Error>>, result: Result<i64, Error>) {
+    if answer.send(result).is_err() {
+        tracing::debug!(event = "run.end_untold", "nobody waits for it any more");
+    }
+}
