@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -14,6 +14,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Url, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
 use super::{
     Size, process,
@@ -43,9 +44,7 @@ struct Project {
 
 /// What one round cost.
 pub(crate) struct Fetched {
-    pub(crate) wall: Duration,
     pub(crate) cpu: Duration,
-    pub(crate) upstream_cpu: Duration,
 }
 
 /// The role: fetches everything once for each line of standard input, and answers it with the bytes that came.
@@ -63,7 +62,11 @@ pub(crate) async fn fetch(given: &Arguments) -> anyhow::Result<()> {
                 let (client, base_url) = (client.clone(), Arc::clone(&base_url));
                 let project = project.clone();
                 // As the worker: a task for each project, a request for each kind at once.
-                async move { tokio::task::spawn(fetch_project(client, base_url, project)).await? }
+                async move {
+                    let mut task = JoinSet::new();
+                    task.spawn(fetch_project(client, base_url, project));
+                    task.join_next().await.context("it was spawned")??
+                }
             })
             .buffer_unordered(orders.concurrency)
             .try_fold(0, |sum, bytes| async move { Ok(sum + bytes) })
@@ -145,19 +148,16 @@ impl Fetcher {
         })
     }
 
-    pub(crate) async fn fetch(&mut self, upstream: &Upstream) -> anyhow::Result<Fetched> {
+    pub(crate) fn fetch(&mut self) -> anyhow::Result<Fetched> {
         let pid = self.process.id();
-        let (cpu, upstream_cpu) = (process::cpu(pid)?, upstream.cpu()?);
-        let began = Instant::now();
+        let cpu = process::cpu(pid)?;
         writeln!(self.orders)?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
         let bytes: usize = line.trim().parse().context("the bare fetch failed")?;
         ensure!(bytes > 0, "nothing was fetched");
         Ok(Fetched {
-            wall: began.elapsed(),
             cpu: process::cpu(pid)? - cpu,
-            upstream_cpu: upstream.cpu()? - upstream_cpu,
         })
     }
 }

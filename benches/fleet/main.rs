@@ -112,9 +112,9 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             let name = format!("{}, {scheme}", backend.name());
             report.row(&name, "cold", &cold, None);
             // The first fetch opens connections, as the cold round did.
-            bare.fetch(&upstream).await?;
+            bare.fetch()?;
             for _ in 0..arguments.rounds {
-                let fetched = bare.fetch(&upstream).await?;
+                let fetched = bare.fetch()?;
                 place.ask_for_all().await?;
                 let again = worker.finish(&place, &upstream, size.projects).await?;
                 report.row(&name, "unchanged", &again, Some(&fetched));

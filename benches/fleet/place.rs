@@ -1,8 +1,7 @@
 //! Where a worker's catalogs are: a database with a project for each app.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use catalog_sync::{
     catalog::OwnLimits,
     clock,
@@ -123,9 +122,9 @@ impl Place {
     }
 
     /// The processor time of the database's own processes. SQLite has none.
-    pub(crate) fn cpu(&self) -> anyhow::Result<std::time::Duration> {
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         self.postgres
             .as_ref()
-            .map_or(Ok(std::time::Duration::ZERO), Postgres::cpu)
+            .map_or(Ok(Duration::ZERO), Postgres::cpu)
     }
 }

@@ -36,7 +36,7 @@ impl Room {
         Self(AtomicUsize::new(Limit::MEMORY))
     }
 
-    fn left(&self) -> usize {
+    pub(super) fn left(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{
-    body::{self, Decoded, Room},
+    body::{self, Room},
     breaker::{self, Breaker, Outage},
     error::{Error, ErrorDocument, Failure},
     meter::Meter,
@@ -221,6 +221,10 @@ pub struct Session {
     reserve_reached: OnceLock<Budget>,
 }
 
+/// Makes something of the body of a good answer.
+pub(super) type Decode<'a, T> =
+    dyn Fn(Vec<u8>, StatusCode) -> Result<T, Failure> + Send + Sync + 'a;
+
 /// How one try ended, when it did not succeed.
 enum Attempt {
     /// 401: worth one new token.
@@ -259,21 +263,18 @@ impl Session {
     /// Gets a document, trying again as long as that can help. `decode` failures count as faults of the server: a proxy's
     /// HTML page with status 200 passes, and so does a cut body.
     pub(super) async fn get<T: DeserializeOwned>(&self, url: &Url) -> Result<T, Error> {
-        let Decoded { document, .. } = self.get_within(url, &Room::new()).await?;
-        Ok(document)
+        let room = Room::new();
+        let decode = |body: Vec<u8>, status| Ok(body::decode(&body, status, &room)?.document);
+        self.get_with(url, &decode).await
     }
 
-    /// The same for a document that takes no more memory than this.
-    pub(super) async fn get_within<T: DeserializeOwned>(
-        &self,
-        url: &Url,
-        room: &Room,
-    ) -> Result<Decoded<T>, Error> {
+    /// The same with a way of its own to decode a body.
+    pub(super) async fn get_with<T>(&self, url: &Url, decode: &Decode<'_, T>) -> Result<T, Error> {
         let mut retry = Retry::new(self.client.0.options.retry);
         let mut may_renew_token = true;
         let mut attempt = 1;
         loop {
-            let (wait, error) = match self.try_once(url, room, attempt).await {
+            let (wait, error) = match self.try_once(url, decode, attempt).await {
                 Ok(document) => return Ok(document),
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::Refused(token, error)) => {
@@ -320,12 +321,12 @@ impl Session {
     }
 
     /// Sends the request when its turn has come, and tells the breaker what came of it.
-    async fn try_once<T: DeserializeOwned>(
+    async fn try_once<T>(
         &self,
         url: &Url,
-        room: &Room,
+        decode: &Decode<'_, T>,
         attempt: u32,
-    ) -> Result<Decoded<T>, Attempt> {
+    ) -> Result<T, Attempt> {
         let endpoint = url.path();
         let breaker = &self.client.0.breaker;
         let _permit = self.wait_for_turn(endpoint).await.map_err(Attempt::Final)?;
@@ -352,7 +353,7 @@ impl Session {
             status = Empty,
             otel.status_code = Empty
         );
-        let result = self.send(url, token, room).instrument(span.clone()).await;
+        let result = self.send(url, token, decode).instrument(span.clone()).await;
         if result.is_err() {
             span.record("otel.status_code", "ERROR");
         }
@@ -398,12 +399,12 @@ impl Session {
         }
     }
 
-    async fn send<T: DeserializeOwned>(
+    async fn send<T>(
         &self,
         url: &Url,
         token: Arc<Token>,
-        room: &Room,
-    ) -> Result<Decoded<T>, Attempt> {
+        decode: &Decode<'_, T>,
+    ) -> Result<T, Attempt> {
         let endpoint = url.path();
         let fail = |failure| Error::new(endpoint, failure);
         let attempt = |failure| match failure {
@@ -448,7 +449,7 @@ impl Session {
             drop(counted);
             self.meter.count_bytes(body.len());
             options.metrics.count_bytes(body.len());
-            return body::decode(&body, status, room).map_err(attempt);
+            return decode(body, status).map_err(attempt);
         }
 
         let document = ErrorDocument::parse(&body::read_error(&mut response, options).await);

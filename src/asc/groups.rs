@@ -8,16 +8,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use futures_util::future;
 
 use super::{
+    Look,
     body::Room,
     client::Session,
     endpoint,
     error::{Error, Failure},
-    page,
+    page::{self, Listing},
     resource::{Linked, Resource},
 };
-use crate::catalog::{Entry, Kind};
+use crate::catalog::{Entry, Kind, Mark};
 
 /// Subscription groups, and the subscriptions in them unless those could not be listed completely.
+#[derive(Debug)]
 pub struct Groups {
     /// All groups of the app.
     pub groups: Vec<Entry>,
@@ -33,14 +35,30 @@ impl Session {
     /// When the list of groups could not be read to its end; a group whose subscriptions could not be listed is told in
     /// [`Groups::subscriptions`].
     pub async fn fetch_groups(&self, app_id: &str) -> Result<Groups, Error> {
-        page::read_again_if_torn(|| Box::pin(self.read_groups(app_id))).await
+        self.look_at_groups(app_id, None).await.map(Look::other)
     }
 
-    async fn read_groups(&self, app_id: &str) -> Result<Groups, Error> {
-        let url = endpoint::SUBSCRIPTION_GROUPS.url(self.base_url(), app_id);
+    /// The same, unless they and their subscriptions are as they were. Those that were cut have no mark.
+    ///
+    /// # Errors
+    /// As of [`Session::fetch_groups`].
+    pub async fn look_at_groups(
+        &self,
+        app_id: &str,
+        known: Option<&Mark>,
+    ) -> Result<Look<Groups>, Error> {
+        page::read_again_if_torn(|| Box::pin(self.read_groups(app_id, known))).await
+    }
+
+    async fn read_groups(&self, app_id: &str, known: Option<&Mark>) -> Result<Look<Groups>, Error> {
+        let endpoint = &endpoint::SUBSCRIPTION_GROUPS;
+        let url = endpoint.url(self.base_url(), app_id);
         let torn = |why| Error::new(url.path(), Failure::Torn(why));
-        let listing =
-            page::read(self, &endpoint::SUBSCRIPTION_GROUPS, app_id, &Room::new()).await?;
+        let room = Room::new();
+        let Listing::Other(listing) = page::read(self, endpoint, app_id, &room, known).await?
+        else {
+            return Ok(Look::Same);
+        };
         let mut included: HashMap<String, Resource> = listing
             .included
             .into_iter()
@@ -68,6 +86,7 @@ impl Session {
         {
             return Err(torn(format!("subscription {id} came, and no group has it")));
         }
+        let mark = cut.is_empty().then_some(listing.mark);
         // However many groups were cut, their lists share what one may take.
         let room = Room::new();
         let paged = future::try_join_all(cut.into_iter().map(async |(group, linked)| {
@@ -104,10 +123,11 @@ impl Session {
             .into_iter()
             .map(|group| group.into_entry(Kind::SubscriptionGroup))
             .collect();
-        Ok(Groups {
+        let groups = Groups {
             groups,
             subscriptions,
-        })
+        };
+        Ok(Look::Other(groups, mark))
     }
 }
 

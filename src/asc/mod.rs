@@ -26,6 +26,7 @@ use serde::Deserialize;
 use self::{
     body::Room,
     endpoint::Endpoint,
+    page::Listing,
     resource::{GracePeriodLink, Resource},
 };
 pub use self::{
@@ -38,9 +39,28 @@ pub use self::{
     token::SigningError,
 };
 use crate::{
-    catalog::{Answer, Entry, Key, Kind},
+    catalog::{self, Answer, Entry, Key, Kind, Mark},
     project::App,
 };
+
+/// What is there to see, compared with what was.
+#[derive(Debug)]
+pub enum Look<T> {
+    /// It is as it was.
+    Same,
+    /// What is there now, and what it is known by, where that says it all.
+    Other(T, Option<Mark>),
+}
+
+impl<T> Look<T> {
+    /// What is there, for who knows nothing of what was.
+    fn other(self) -> T {
+        match self {
+            Self::Other(what, _) => what,
+            Self::Same => unreachable!("nothing is as it was to who knows of nothing"),
+        }
+    }
+}
 
 /// An answer with one resource.
 #[derive(Deserialize)]
@@ -66,15 +86,44 @@ impl Session {
     /// # Errors
     /// When the app could not be read; [`Failure::NotFound`] when the key does not see it.
     pub async fn fetch_app(&self, app_id: &str) -> Result<(App, Entry), Error> {
+        self.look_at_app(app_id, None).await.map(Look::other)
+    }
+
+    /// The same, unless what is said of both is as it was.
+    ///
+    /// # Errors
+    /// As of [`Session::fetch_app`].
+    pub async fn look_at_app(
+        &self,
+        app_id: &str,
+        known: Option<&Mark>,
+    ) -> Result<Look<(App, Entry)>, Error> {
         let url = endpoint::APP.url(self.base_url(), app_id);
         let unexpected = |why| Error::new(url.path(), Failure::Unexpected(why));
-        let Document { data, included } = self.get(&url).await?;
+        let room = Room::new();
+        let decode = |body: Vec<u8>, status| {
+            let digest = page::digest(&body);
+            let mark = vec![catalog::Page { digest, next: None }];
+            if known == Some(&mark) {
+                return Ok(None);
+            }
+            let document = body::decode::<Document>(&body, status, &room)?.document;
+            Ok(Some((document, mark)))
+        };
+        let Some((Document { data, included }, mark)) = self.get_with(&url, &decode).await? else {
+            return Ok(Look::Same);
+        };
+        // What it does not say itself can change while it stays.
+        let mut mark = Some(mark);
         if data.kind != endpoint::APP.yields || data.id != app_id {
             return Err(unexpected(format!("it is {} {}", data.kind, data.id)));
         }
         let grace_period = match data.grace_period() {
             GracePeriodLink::Unset => Entry::new(Kind::GracePeriod, app_id),
-            GracePeriodLink::Untold => self.fetch_grace_period(app_id).await?,
+            GracePeriodLink::Untold => {
+                mark = None;
+                self.fetch_grace_period(app_id).await?
+            }
             GracePeriodLink::Set(id) => {
                 let mut included = included.unwrap_or_default().into_iter();
                 let resource = included
@@ -87,7 +136,7 @@ impl Session {
                 grace_period_entry(app_id, resource)
             }
         };
-        Ok((data.into_app(), grace_period))
+        Ok(Look::Other((data.into_app(), grace_period), mark))
     }
 
     /// The grace period of an app that is known to be visible: there, a 404 means that none is set. One request.
@@ -117,13 +166,32 @@ impl Session {
     /// # Errors
     /// When the list could not be read to its end.
     pub async fn fetch_in_app_purchases(&self, app_id: &str) -> Result<Vec<Entry>, Error> {
-        let listing = self
-            .list(&endpoint::IN_APP_PURCHASES, app_id, &Room::new())
-            .await?;
-        Ok(listing
-            .into_iter()
-            .map(|resource| resource.into_entry(Kind::InAppPurchase))
-            .collect())
+        self.look_at_in_app_purchases(app_id, None)
+            .await
+            .map(Look::other)
+    }
+
+    /// The same, unless they are as they were.
+    ///
+    /// # Errors
+    /// As of [`Session::fetch_in_app_purchases`].
+    pub async fn look_at_in_app_purchases(
+        &self,
+        app_id: &str,
+        known: Option<&Mark>,
+    ) -> Result<Look<Vec<Entry>>, Error> {
+        let room = Room::new();
+        let endpoint = &endpoint::IN_APP_PURCHASES;
+        let read =
+            page::read_again_if_torn(|| Box::pin(page::read(self, endpoint, app_id, &room, known)));
+        Ok(match read.await? {
+            Listing::Same => Look::Same,
+            Listing::Other(listed) => {
+                let entries = listed.data.into_iter();
+                let entries = entries.map(|resource| resource.into_entry(Kind::InAppPurchase));
+                Look::Other(entries.collect(), Some(listed.mark))
+            }
+        })
     }
 
     /// Asks whether a thing that was not listed is there. One request. The grace period is no thing of its own, and is taken to be
@@ -177,9 +245,10 @@ impl Session {
         id: &str,
         room: &Room,
     ) -> Result<Vec<Resource>, Error> {
-        let listing =
-            page::read_again_if_torn(|| Box::pin(page::read(self, endpoint, id, room))).await?;
-        Ok(listing.data)
+        let listed =
+            page::read_again_if_torn(|| Box::pin(page::read_whole(self, endpoint, id, room)))
+                .await?;
+        Ok(listed.data)
     }
 }
 

@@ -6,18 +6,20 @@
 
 use std::collections::HashSet;
 
+use aws_lc_rs::digest;
 use futures_util::future::BoxFuture;
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use super::{
-    body::{Decoded, Room},
+    body::{self, Decoded, Room},
     client::Session,
     endpoint::Endpoint,
     error::{Astray, Error, Failure, Limit},
     resource::{Links, Meta, Resource},
     text::quotable,
 };
+use crate::catalog::{self, Mark, PageDigest};
 
 /// How many things a page may have, which is what every list asks for.
 const PAGE: usize = 200;
@@ -25,10 +27,21 @@ const PAGE: usize = 200;
 /// How often a listing that moves is read before giving up.
 const READINGS: usize = 3;
 
+/// A list that was read to its end.
+pub(super) enum Listing {
+    /// As it was: page by page what the mark says.
+    Same,
+    /// As it is now.
+    Other(Listed),
+}
+
 /// A complete list, with what was included in its pages.
-pub(super) struct Listing {
+#[derive(Default)]
+pub(super) struct Listed {
     pub(super) data: Vec<Resource>,
     pub(super) included: Vec<Resource>,
+    /// What it is known by.
+    pub(super) mark: Mark,
 }
 
 #[derive(Deserialize)]
@@ -77,19 +90,39 @@ pub(super) async fn read_again_if_torn<'a, T>(
     }
 }
 
-/// Reads all pages of a list once.
+/// Reads all pages of a list once. Those that are as they were in the list `known` are decoded only if another is not.
 pub(super) async fn read(
     session: &Session,
     endpoint: &Endpoint,
     id: &str,
     room: &Room,
+    known: Option<&Mark>,
 ) -> Result<Listing, Error> {
     let mut taken = 0;
-    let result = read_pages(session, endpoint, id, room, &mut taken).await;
-    if result.is_err() {
+    let result = read_pages(session, endpoint, id, room, known, &mut taken).await;
+    if !matches!(result, Ok(Listing::Other(_))) {
         room.give_back(taken);
     }
     result
+}
+
+/// The same for who knows of none before.
+pub(super) async fn read_whole(
+    session: &Session,
+    endpoint: &Endpoint,
+    id: &str,
+    room: &Room,
+) -> Result<Listed, Error> {
+    match read(session, endpoint, id, room, None).await? {
+        Listing::Other(listed) => Ok(listed),
+        Listing::Same => unreachable!("nothing is as it was to who knows of nothing"),
+    }
+}
+
+/// A page as it came.
+enum Came {
+    Same(Vec<u8>),
+    Other(Decoded<Page>),
 }
 
 async fn read_pages(
@@ -97,72 +130,66 @@ async fn read_pages(
     endpoint: &Endpoint,
     id: &str,
     room: &Room,
+    known: Option<&Mark>,
     taken: &mut usize,
 ) -> Result<Listing, Error> {
     let first = endpoint.url(session.base_url(), id);
     let fail = |failure| Error::new(first.path(), failure);
-    let torn = |why| Err(fail(Failure::Torn(why)));
-
-    let mut listing = Listing {
-        data: Vec::new(),
-        included: Vec::new(),
+    let mut reading = Reading {
+        endpoint,
+        first: &first,
+        listed: Listed::default(),
+        ids: HashSet::new(),
+        total: None,
     };
-    let mut ids = HashSet::new();
+    // Pages that are as they were, until one is not.
+    let mut held = Vec::new();
+    let mut known = known;
     let mut visited = HashSet::new();
-    let mut total = None;
     let mut url = first.clone();
-    for _ in 0..Limit::PAGES {
-        let got = session.get_within(&url, room).await?;
-        let Decoded::<Page> {
-            document: page,
-            memory,
-        } = got;
-        *taken += room.take(memory);
-        match (total, page.meta.as_ref().and_then(Meta::total)) {
-            (Some(before), Some(now)) if before != now => {
-                return torn(format!("its total went from {before} to {now}"));
+    for number in 0..Limit::PAGES {
+        let before = known.and_then(|pages| pages.get(number));
+        let decode = |body: Vec<u8>, status| {
+            let digest = digest(&body);
+            if before.is_some_and(|page| page.digest == digest) {
+                return if body.len() > room.left() {
+                    Err(Failure::OverLimit(Limit::Memory))
+                } else {
+                    Ok((digest, Came::Same(body)))
+                };
             }
-            (_, now) => total = total.or(now),
-        }
-        for resource in &page.data {
-            if resource.kind != endpoint.yields {
-                let why = format!("{} {} stands in it", resource.kind, resource.id);
-                return Err(fail(Failure::Unexpected(why)));
+            Ok((digest, Came::Other(body::decode(&body, status, room)?)))
+        };
+        let (digest, came) = session.get_with(&url, &decode).await?;
+        let next = match came {
+            Came::Same(body) => {
+                *taken += room.take(body.len());
+                held.push(body);
+                before.and_then(|page| page.next.clone())
             }
-            if !ids.insert(resource.id.clone()) {
-                return torn(format!("{} {} came twice", resource.kind, resource.id));
-            }
-        }
-        let came = page.data.len();
-        listing.data.extend(page.data);
-        listing.included.extend(page.included.unwrap_or_default());
-
-        let next = page
-            .links
-            .and_then(|links| links.next)
-            .filter(|next| !next.is_empty());
-        let Some(next) = next else {
-            let meta = page.meta.as_ref();
-            if meta.is_some_and(Meta::goes_on) {
-                return torn("it says that it goes on, and not where".to_owned());
-            }
-            // A server that lets fewer come than were asked for, and as many came: nothing says whether that was all.
-            if total.is_none()
-                && meta
-                    .and_then(Meta::limit)
-                    .is_some_and(|limit| limit == came && limit < PAGE)
-            {
-                let why = format!(
-                    "{came} came, as many as it lets come at once, and it does not say whether that is all"
-                );
-                return Err(fail(Failure::Unexpected(why)));
-            }
-            return match total {
-                Some(total) if total != listing.data.len() => {
-                    torn(format!("{} of {total} came", listing.data.len()))
+            Came::Other(page) => {
+                known = None;
+                for body in held.drain(..) {
+                    room.give_back(body.len());
+                    *taken = taken.saturating_sub(body.len());
+                    let page = body::decode(&body, StatusCode::OK, room).map_err(fail)?;
+                    *taken += room.take(page.memory);
+                    reading.take(page.document)?;
                 }
-                _ => Ok(listing),
-            };
+                *taken += room.take(page.memory);
+                reading.take(page.document)?
+            }
+        };
+        let page = catalog::Page {
+            digest,
+            next: next.clone(),
+        };
+        reading.listed.mark.push(page);
+        let Some(next) = next else {
+            return Ok(match known {
+                Some(_) => Listing::Same,
+                None => Listing::Other(reading.listed),
+            });
         };
         visited.insert(url);
         url = follow(&next, &first).map_err(|astray| fail(Failure::Astray(astray)))?;
@@ -171,6 +198,76 @@ async fn read_pages(
         }
     }
     Err(fail(Failure::OverLimit(Limit::Pages)))
+}
+
+pub(super) fn digest(body: &[u8]) -> PageDigest {
+    PageDigest::of_sha256(digest::digest(&digest::SHA256, body).as_ref())
+}
+
+/// A list while it is read.
+struct Reading<'a> {
+    endpoint: &'a Endpoint,
+    first: &'a Url,
+    listed: Listed,
+    ids: HashSet<String>,
+    total: Option<usize>,
+}
+
+impl Reading<'_> {
+    /// Takes the next page in, and gives the link to the one after it.
+    fn take(&mut self, page: Page) -> Result<Option<String>, Error> {
+        let fail = |failure| Error::new(self.first.path(), failure);
+        let torn = |why| Err(fail(Failure::Torn(why)));
+        match (self.total, page.meta.as_ref().and_then(Meta::total)) {
+            (Some(before), Some(now)) if before != now => {
+                return torn(format!("its total went from {before} to {now}"));
+            }
+            (_, now) => self.total = self.total.or(now),
+        }
+        for resource in &page.data {
+            if resource.kind != self.endpoint.yields {
+                let why = format!("{} {} stands in it", resource.kind, resource.id);
+                return Err(fail(Failure::Unexpected(why)));
+            }
+            if !self.ids.insert(resource.id.clone()) {
+                return torn(format!("{} {} came twice", resource.kind, resource.id));
+            }
+        }
+        let came = page.data.len();
+        self.listed.data.extend(page.data);
+        self.listed
+            .included
+            .extend(page.included.unwrap_or_default());
+
+        let next = page
+            .links
+            .and_then(|links| links.next)
+            .filter(|next| !next.is_empty());
+        if next.is_some() {
+            return Ok(next);
+        }
+        let meta = page.meta.as_ref();
+        if meta.is_some_and(Meta::goes_on) {
+            return torn("it says that it goes on, and not where".to_owned());
+        }
+        // A server that lets fewer come than were asked for, and as many came: nothing says whether that was all.
+        if self.total.is_none()
+            && meta
+                .and_then(Meta::limit)
+                .is_some_and(|limit| limit == came && limit < PAGE)
+        {
+            let why = format!(
+                "{came} came, as many as it lets come at once, and it does not say whether that is all"
+            );
+            return Err(fail(Failure::Unexpected(why)));
+        }
+        match self.total {
+            Some(total) if total != self.listed.data.len() => {
+                torn(format!("{} of {total} came", self.listed.data.len()))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 /// The URL of a further page: on the origin of the first, under the API's paths, with every parameter of the first that the

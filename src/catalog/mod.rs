@@ -16,6 +16,7 @@ mod hold;
 mod known;
 mod limits;
 pub mod log;
+mod mark;
 mod snapshot;
 mod source;
 
@@ -27,5 +28,6 @@ pub use guard::{Limits, OwnLimits, Plan};
 pub use hold::{Digest, Held, Hold, HoldSummary, Reason, Standing};
 pub use known::{Unforeseen, unforeseen};
 pub use log::replay;
+pub use mark::{Listings, Mark, Marks, Page, PageDigest};
 pub use snapshot::{Catalog, NotAListing, Snapshot};
 pub use source::{Source, Sources, Turn};

@@ -51,7 +51,12 @@ fn worker_name() -> String {
 pub(super) struct Wiring {
     pub(super) config: Config,
     pub(super) metrics: Metrics,
+    /// How long the end of a run may wait for others to be written with it.
+    gather: Duration,
 }
+
+/// A daemon that has much to do writes the ends of runs so often, and as many at once as there are.
+const GATHERED: Duration = Duration::from_millis(100);
 
 impl Wiring {
     /// Loads the configuration and starts the log.
@@ -68,7 +73,11 @@ impl Wiring {
         let config = Config::load(path, environment::all())?;
         let traces = Traces::start(&config.traces, &worker_name())?;
         let reload = telemetry::init(&config.log, stderr(), Speaks::Log, traces.as_ref())?;
-        Ok((Self::of(config), reload, traces))
+        let wiring = Self {
+            gather: GATHERED,
+            ..Self::of(config)
+        };
+        Ok((wiring, reload, traces))
     }
 
     /// From a configuration, with nothing counted yet.
@@ -76,6 +85,7 @@ impl Wiring {
         Self {
             config,
             metrics: Metrics::default(),
+            gather: Duration::ZERO,
         }
     }
 
@@ -126,6 +136,7 @@ impl Wiring {
             metrics: self.metrics.clone(),
             busy_timeout: Duration::from_millis(self.config.store.busy_timeout_ms),
             max_connections: self.config.store.max_connections,
+            gather: self.gather,
             ..store::Options::default()
         }
     }

@@ -31,6 +31,10 @@ const CLAIM_BATCH: usize = 50;
 /// soon, however rarely the database is asked otherwise.
 const IN_OTHER_HANDS: Duration = Duration::from_secs(1);
 
+/// The places of runs that end within this time are given away together: to claim a hundred projects takes no more statements than
+/// to claim one.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// How often a loop that waits for runs says that it goes round.
 const BETWEEN_BEATS: Duration = Duration::from_secs(10);
 
@@ -56,13 +60,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 patience.wait()
             }
         };
-        let until = Instant::now() + wait;
-        tokio::select! {
-            biased;
-            () = shared.stop().cancelled() => {}
-            Some(ended) = runs.next() => ended.tell(&shared),
-            () = shared.work.notified() => {}
-            () = tokio::time::sleep_until(until) => {}
+        let mut until = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                biased;
+                () = shared.stop().cancelled() => break,
+                Some(ended) = runs.next() => {
+                    ended.tell(&shared);
+                    until = until.min(Instant::now() + MOMENT);
+                }
+                () = shared.work.notified() => break,
+                () = tokio::time::sleep_until(until) => break,
+            }
         }
     }
     while !runs.tasks.is_empty() {

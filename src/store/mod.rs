@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 use crate::{
     budget::{Budget, Ledger},
-    catalog::{Catalog, Digest, Hold, Kind, OwnLimits, Plan, Sources, Unforeseen},
+    catalog::{Catalog, Digest, Hold, Kind, Marks, OwnLimits, Plan, Sources, Unforeseen},
     clock::Instant,
     project::{App, Project, ProjectId, SealedKey},
     run::{HoldEnd, KeyHealth, Run, Trigger},
@@ -115,6 +115,8 @@ pub struct State {
     pub covered_at: BTreeMap<Kind, Instant>,
     /// Of what each kind was last listed completely.
     pub listed_with: Sources,
+    /// By what the last run's listings are known again, if the catalog was as they said.
+    pub marks: Option<Marks>,
 }
 
 /// What a run leaves behind in its project's state.
@@ -126,6 +128,8 @@ pub struct Aftermath {
     pub hold: HoldTurn,
     /// Of what the kinds were listed for which that is another than before.
     pub listed_with: Sources,
+    /// By what the next run knows its listings again.
+    pub marks: Option<Marks>,
     /// When each kind was last listed completely before this run.
     pub covered_before: BTreeMap<Kind, Instant>,
     /// What Apple sent that this version does not know, each once and in order.

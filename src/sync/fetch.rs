@@ -1,23 +1,27 @@
 //! Listing a project's catalog upstream, and what it means when parts of it could not be listed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
+use tracing::Instrument as _;
 
-use super::{Error, confirm};
+use super::{Error, confirm, marks};
 use crate::{
-    asc::{self, Failure, Session, Upstream},
+    asc::{self, Failure, Look, Session, Upstream},
     catalog::{
-        self, Answers, Catalog, ChangeSet, Confirmation, Entry, Kind, Snapshot, Source, Sources,
-        StoreId, Turn,
+        self, Answers, Catalog, ChangeSet, Confirmation, Entry, Kind, Listings, Mark, Snapshot,
+        Sources, StoreId, Turn,
     },
     clock,
     credential::Identity,
     diagnosis::{Code, Diagnosis},
     onboard,
-    project::{App, Project},
+    project::{App, Project, ProjectId},
     run::KeyHealth,
-    store::State,
+    store::{State, Store},
 };
 
 /// A key that worked counts as rejected after this many refused runs in a row..
@@ -42,6 +46,14 @@ pub(super) struct Fetched {
     pub(super) error: Option<Diagnosis>,
     /// How long another run is no use, where Apple said so.
     pub(super) resume_in: Option<Duration>,
+    /// The listings that are as they were, and with them the catalog.
+    pub(super) same: Listings,
+    /// By what the others are known again.
+    pub(super) marks: BTreeMap<Kind, Mark>,
+    /// What it was compared with; nothing, when all is as it was.
+    pub(super) local: Catalog,
+    /// How long that took to load.
+    pub(super) loading: Duration,
     /// A request was not sent, because the run is to stop.
     is_stopped: bool,
 }
@@ -76,17 +88,33 @@ impl Fetched {
         Ok(self)
     }
 
-    fn cover(
-        &mut self,
-        kind: Kind,
-        listed: Result<Vec<Entry>, asc::Error>,
-        key: &Identity,
-        local: &Catalog,
-    ) {
-        let entries = match listed {
-            Ok(entries) => entries,
-            Err(error) => return self.fail(kind, &error, key),
-        };
+    /// The kinds that were looked at completely: listed, or as they were.
+    pub(super) fn looked_at(&self) -> BTreeSet<Kind> {
+        let same = self.same.counts.keys();
+        self.snapshot.covers().iter().chain(same).copied().collect()
+    }
+
+    /// How many entries Apple listed of a kind that was looked at completely.
+    pub(super) fn count(&self, kind: Kind) -> usize {
+        let same = self.same.counts.get(&kind).copied();
+        same.unwrap_or_else(|| self.snapshot.count(kind))
+    }
+
+    /// A listing that is as it was.
+    fn keep(&mut self, listing: Kind, known: &Listings) {
+        let Listings { marks, counts } = &mut self.same;
+        marks.extend(
+            known
+                .marks
+                .get_key_value(&listing)
+                .map(|(&kind, mark)| (kind, mark.clone())),
+        );
+        for kind in marks::kinds_of(listing) {
+            counts.extend(known.counts.get_key_value(kind));
+        }
+    }
+
+    fn cover(&mut self, kind: Kind, entries: Vec<Entry>, local: &Catalog) {
         let why = if let Some(id) = without_product_id(&entries, local) {
             format!("{kind} {id} came without its product id")
         } else {
@@ -123,7 +151,7 @@ impl Fetched {
     /// How the key has fared, this fetch included.
     pub(super) fn key_health(&self, before: KeyHealth, now: clock::Instant) -> KeyHealth {
         match self.error.as_ref().map(|error| verdict(error.code)) {
-            _ if !self.snapshot.covers().is_empty() => KeyHealth::worked(now),
+            _ if !self.looked_at().is_empty() => KeyHealth::worked(now),
             None | Some(Verdict::Accepted) => KeyHealth::worked(now),
             Some(Verdict::Unknown) => before,
             Some(Verdict::Refused) => KeyHealth {
@@ -173,32 +201,47 @@ fn verdict(code: Code) -> Verdict {
 pub(super) struct Known<'a> {
     pub(super) project: &'a Project,
     pub(super) state: &'a State,
-    pub(super) local: &'a Catalog,
+    /// The listings that the catalog is in line with.
+    pub(super) listings: &'a Listings,
     pub(super) confirmation: Confirmation,
     /// Rises from run to run.
     pub(super) turn: i64,
 }
 
-/// Lists every kind, compares what was listed with the catalog, and asks for things that are not listed any more.
+/// Lists every kind, compares what was listed with the catalog, and asks for things that are not listed any more. The catalog is
+/// loaded only if something is not as it was.
 ///
 /// # Errors
-/// [`Error::Stopped`] when a listing was not read to its end for it.
-pub(super) async fn fetch(session: Session, known: Known<'_>) -> Result<Fetched, Error> {
+/// [`Error::Stopped`] when a listing was not read to its end for it; when the catalog cannot be loaded.
+pub(super) async fn fetch(
+    session: Session,
+    known: Known<'_>,
+    store: &dyn Store,
+) -> Result<Fetched, Error> {
     let Known {
         project,
         state,
-        local,
+        listings,
         confirmation,
         turn,
     } = known;
-    let mut fetched = list_all(&session, &project.app.id, local, state.key_health).await?;
-    fetched.changes = catalog::diff(local, &fetched.snapshot);
+    let looked = look(&session, &project.app.id, listings, state.key_health).await;
+    if let Ok(listed) = &looked
+        && listed.is_same()
+    {
+        return Ok(Fetched {
+            same: listings.clone(),
+            ..Fetched::default()
+        });
+    }
+    let (local, loading) = load(store, &project.id).await?;
+    let mut fetched = match looked {
+        Ok(listed) => read(&session, &project.app.id, listed, listings, &local).await?,
+        Err(error) => Fetched::failed(&error, session.identity()).unless_stopped()?,
+    };
+    fetched.changes = catalog::diff(&local, &fetched.snapshot);
     for &kind in fetched.snapshot.covers() {
-        let source = Source {
-            app: project.app.id.clone(),
-            key: session.identity().key_id.clone(),
-            read: asc::listing_path(kind).to_owned(),
-        };
+        let source = marks::source(&project.app.id, &session.identity().key_id, kind);
         // What an earlier version listed, it did not say of what.
         let before = state.listed_with.get(&kind);
         if let Some(turn) = before.and_then(|before| source.turn(before)) {
@@ -207,54 +250,136 @@ pub(super) async fn fetch(session: Session, known: Known<'_>) -> Result<Fetched,
         fetched.sources.insert(kind, source);
     }
     let is_new = |kind| fetched.turns.contains_key(&kind);
-    let keys = confirmation.to_ask(&fetched.changes, local, state.hold.as_ref(), is_new, turn);
+    let keys = confirmation.to_ask(&fetched.changes, &local, state.hold.as_ref(), is_new, turn);
     fetched.answers = confirm::ask(&session, keys).await;
-    confirm::tell_refuted(&fetched.answers, project, local);
+    confirm::tell_refuted(&fetched.answers, project, &local);
+    fetched.local = local;
+    fetched.loading = loading;
     Ok(fetched)
+}
+
+/// The catalog, and how long it took. Nobody else writes it while the lease lasts.
+pub(super) async fn load(store: &dyn Store, id: &ProjectId) -> Result<(Catalog, Duration), Error> {
+    let began = tokio::time::Instant::now();
+    let loaded = store.load_catalog(id);
+    let local = loaded.instrument(tracing::debug_span!("load")).await?;
+    Ok((local, began.elapsed()))
+}
+
+/// What each listing came to.
+struct Listed {
+    app: Result<Look<(App, Entry)>, asc::Error>,
+    in_app_purchases: Result<Look<Vec<Entry>>, asc::Error>,
+    groups: Result<Look<asc::Groups>, asc::Error>,
+}
+
+impl Listed {
+    fn is_same(&self) -> bool {
+        matches!(
+            self,
+            Self {
+                app: Ok(Look::Same),
+                in_app_purchases: Ok(Look::Same),
+                groups: Ok(Look::Same),
+            }
+        )
+    }
 }
 
 /// Lists every kind, each complete or not at all: at once, unless the key was refused the last time. Then the app is asked for
 /// alone, and the rest when that is accepted, so that a key that is bad for good costs few requests.
 ///
 /// # Errors
-/// [`Error::Stopped`] when a request was not sent for it.
-async fn list_all(
+/// When nothing but the app was asked for.
+async fn look(
     session: &Session,
     app_id: &str,
-    local: &Catalog,
+    known: &Listings,
     health: KeyHealth,
-) -> Result<Fetched, Error> {
+) -> Result<Listed, asc::Error> {
+    let mark = |kind| known.marks.get(&kind);
+    let app = session.look_at_app(app_id, mark(Kind::GracePeriod));
+    // Everything but the app, at once.
+    let rest = async {
+        tokio::join!(
+            session.look_at_in_app_purchases(app_id, mark(Kind::InAppPurchase)),
+            session.look_at_groups(app_id, mark(Kind::SubscriptionGroup))
+        )
+    };
     // Nor are more requests of use that are refused unsent, while the first tells whether App Store Connect is up again.
     let is_trusted = health.refusals == 0 && session.upstream() == Upstream::Up;
     let (app, (in_app_purchases, groups)) = if is_trusted {
-        tokio::join!(session.fetch_app(app_id), list(session, app_id))
+        tokio::join!(app, rest)
     } else {
-        match session.fetch_app(app_id).await {
-            Err(error) if !is_accepted(&error) => {
-                return Fetched::failed(&error, session.identity()).unless_stopped();
-            }
-            app => (app, list(session, app_id).await),
+        match app.await {
+            Err(error) if !is_accepted(&error) => return Err(error),
+            app => (app, rest.await),
         }
     };
+    Ok(Listed {
+        app,
+        in_app_purchases,
+        groups,
+    })
+}
+
+/// What the listings say.
+///
+/// # Errors
+/// [`Error::Stopped`] when a request was not sent for it.
+async fn read(
+    session: &Session,
+    app_id: &str,
+    listed: Listed,
+    known: &Listings,
+    local: &Catalog,
+) -> Result<Fetched, Error> {
     let key = session.identity();
-    let app = confirm_unset(app, session, app_id, local).await;
-    let app_is_unknown = is_not_found(&app);
     let mut fetched = Fetched::default();
-    fetched.cover(Kind::InAppPurchase, in_app_purchases, key, local);
-    match groups {
-        Ok(asc::Groups {
-            groups,
-            subscriptions,
-        }) => {
-            fetched.cover(Kind::SubscriptionGroup, Ok(groups), key, local);
-            fetched.cover(Kind::Subscription, subscriptions, key, local);
+    match listed.in_app_purchases {
+        Ok(Look::Same) => fetched.keep(Kind::InAppPurchase, known),
+        Ok(Look::Other(entries, mark)) => {
+            fetched.cover(Kind::InAppPurchase, entries, local);
+            fetched
+                .marks
+                .extend(mark.map(|mark| (Kind::InAppPurchase, mark)));
+        }
+        Err(error) => fetched.fail(Kind::InAppPurchase, &error, key),
+    }
+    match listed.groups {
+        Ok(Look::Same) => fetched.keep(Kind::SubscriptionGroup, known),
+        Ok(Look::Other(
+            asc::Groups {
+                groups,
+                subscriptions,
+            },
+            mark,
+        )) => {
+            fetched.cover(Kind::SubscriptionGroup, groups, local);
+            match subscriptions {
+                Ok(entries) => fetched.cover(Kind::Subscription, entries, local),
+                Err(error) => fetched.fail(Kind::Subscription, &error, key),
+            }
+            fetched
+                .marks
+                .extend(mark.map(|mark| (Kind::SubscriptionGroup, mark)));
         }
         Err(error) => {
             fetched.fail(Kind::Subscription, &error, key);
             fetched.fail(Kind::SubscriptionGroup, &error, key);
         }
     }
-    let alone = !fetched.snapshot.covers().is_empty();
+    let alone = !fetched.looked_at().is_empty();
+    let app = match listed.app {
+        Ok(Look::Other((_, unset), _)) if was_set(&unset, local) => session
+            .fetch_grace_period(app_id)
+            .await
+            .map(|set| Look::Other(set, None)),
+        Ok(Look::Other((_, entry), mark)) => Ok(Look::Other(entry, mark)),
+        Ok(Look::Same) => Ok(Look::Same),
+        Err(error) => Err(error),
+    };
+    let app_is_unknown = is_not_found(&app);
     let is_refused = matches!(
         &app,
         Err(asc::Error {
@@ -262,12 +387,16 @@ async fn list_all(
             ..
         })
     );
-    fetched.cover(
-        Kind::GracePeriod,
-        app.map(|(_, grace_period)| vec![grace_period]),
-        key,
-        local,
-    );
+    match app {
+        Ok(Look::Same) => fetched.keep(Kind::GracePeriod, known),
+        Ok(Look::Other(entry, mark)) => {
+            fetched.cover(Kind::GracePeriod, vec![entry], local);
+            fetched
+                .marks
+                .extend(mark.map(|mark| (Kind::GracePeriod, mark)));
+        }
+        Err(error) => fetched.fail(Kind::GracePeriod, &error, key),
+    }
 
     if alone && is_refused {
         fetched.explain(
@@ -306,20 +435,6 @@ async fn list_all(
     fetched.unless_stopped()
 }
 
-/// Everything but the app, at once.
-async fn list(
-    session: &Session,
-    app_id: &str,
-) -> (
-    Result<Vec<Entry>, asc::Error>,
-    Result<asc::Groups, asc::Error>,
-) {
-    tokio::join!(
-        session.fetch_in_app_purchases(app_id),
-        session.fetch_groups(app_id)
-    )
-}
-
 /// Whether the key was accepted, though what was asked was not to be had.
 fn is_accepted(error: &asc::Error) -> bool {
     match error.failure {
@@ -339,29 +454,11 @@ fn is_accepted(error: &asc::Error) -> bool {
     }
 }
 
-/// How an app says that no grace period is set is not documented, and revenue is attributed by it: before a setting that was known
-/// goes, it is asked for by itself.
-async fn confirm_unset(
-    app: Result<(App, Entry), asc::Error>,
-    session: &Session,
-    app_id: &str,
-    local: &Catalog,
-) -> Result<(App, Entry), asc::Error> {
-    match app {
-        Ok((app, unset)) if unset.attributes.is_empty() => {
-            let is_known = local
-                .present
-                .get(&unset.key)
-                .is_some_and(|known| !known.attributes.is_empty());
-            let confirmed = if is_known {
-                session.fetch_grace_period(app_id).await?
-            } else {
-                unset
-            };
-            Ok((app, confirmed))
-        }
-        app => app,
-    }
+/// Whether a grace period that was known is said to be set no more. How an app says that is not documented, and revenue is
+/// attributed by it: before such a setting goes, it is asked for by itself.
+fn was_set(entry: &Entry, local: &Catalog) -> bool {
+    let known = local.present.get(&entry.key);
+    entry.attributes.is_empty() && known.is_some_and(|known| !known.attributes.is_empty())
 }
 
 /// An id whose product id was known and did not come: Apple never takes a product id away.

@@ -5,6 +5,7 @@
 
 mod confirm;
 mod fetch;
+mod marks;
 mod report;
 mod retry;
 mod signer;
@@ -28,7 +29,7 @@ use crate::{
     asc::{self, Meter, Terms},
     budget::Reserve,
     catalog::{
-        Catalog, Confirmation, Digest, Entry, Hold, Kind, Limits, Plan, Standing,
+        Catalog, Confirmation, Digest, Entry, Hold, Kind, Limits, Listings, Plan, Standing,
         guard::{self, Evidence, Review},
     },
     clock,
@@ -230,23 +231,22 @@ impl Engine {
         let project = self.store.load_project(id).await?;
         let key = self.store.load_key(id).await?;
         let state = self.store.load_state(id).await?;
-        let local = self.store.load_catalog(id).await?;
         let known = Known {
             project: &project,
             state: &state,
-            local: &local,
+            listings: &Listings::default(),
             confirmation: self.confirmation,
             turn: 0,
         };
         let fetched = self.fetch(&key, known, Reserve::OnDemand, meter).await?;
         let standing = Standing::of(state.hold.as_ref(), None);
         let now = clock::now();
-        let review = self.review(&project, &fetched, &state, &local, standing, now);
+        let review = self.review(&project, &fetched, &state, standing, now);
         let held_before = state.hold.as_ref().map(|hold| hold.digest.clone());
-        let hold = Hold::after(state.hold, review.hold, fetched.snapshot.covers());
+        let hold = Hold::after(state.hold, review.hold, &fetched.looked_at());
         Ok(Preview {
             stands: hold.as_ref().map(|hold| &hold.digest) == held_before.as_ref(),
-            waiting: waiting(&review.plan, hold.as_ref(), &local),
+            waiting: waiting(&review.plan, hold.as_ref(), &fetched.local),
             plan: review.plan,
             hold,
             failures: fetched.failures,
@@ -317,21 +317,18 @@ impl Engine {
         let started_at = clock::now();
         let began = tokio::time::Instant::now();
         let mut lap = Lap(began);
-        // Nobody else writes it while the lease lasts, and what is read upstream is judged by what was known.
-        let loaded = self.store.load_catalog(&project.id);
-        let local = loaded.instrument(tracing::debug_span!("load")).await?;
-        let loading = lap.end();
         let known = Known {
             project,
             state,
-            local: &local,
+            listings: &marks::usable(claim, trigger, started_at),
             confirmation: self.confirmation,
             turn: lease.epoch,
         };
         let fetching = self.fetch(key, known, reserve_of(trigger), meter);
         let fetching = self.while_beating(lease, claimed_at, fetching);
         let fetched = fetching.instrument(tracing::debug_span!("fetch")).await??;
-        let upstream = lap.end();
+        let loading = fetched.loading;
+        let upstream = lap.end().saturating_sub(loading);
         let standing = Standing::of(state.hold.as_ref(), approved);
         let finished_at = clock::now();
         let Review {
@@ -340,12 +337,13 @@ impl Engine {
             is_approved,
         } = tracing::debug_span!("review").in_scope(|| {
             let now = finished_at + ahead;
-            self.review(project, &fetched, state, &local, standing, now)
+            self.review(project, &fetched, state, standing, now)
         });
 
         let key_health = fetched.key_health(state.key_health, finished_at);
-        let covered = fetched.snapshot.covers().clone();
+        let covered = fetched.looked_at();
         let hold = Hold::after(state.hold.clone(), hold, &covered);
+        let marks = marks::after(claim, &fetched, &plan, hold.is_some(), finished_at);
         let run = Run {
             id: Uuid::now_v7(),
             trigger,
@@ -356,7 +354,7 @@ impl Engine {
             outcome: outcome_of(hold.as_ref(), covered.len()),
             listed: covered
                 .iter()
-                .map(|&kind| (kind, fetched.snapshot.count(kind)))
+                .map(|&kind| (kind, fetched.count(kind)))
                 .collect(),
             error: fetched
                 .error
@@ -364,7 +362,7 @@ impl Engine {
             failures: fetched.failures,
             counts: plan.changes().counts(),
             hold: hold.as_ref().map(Hold::summary),
-            missing: plan.absent_after(&local).len(),
+            missing: plan.absent_after(&fetched.local).len(),
             resume_at: fetched.resume_in.map(|wait| finished_at + wait),
             cost: meter.cost(),
             covered,
@@ -375,6 +373,7 @@ impl Engine {
             key_health,
             hold: turn_of(state, hold.as_ref(), is_approved, trigger),
             listed_with,
+            marks,
             covered_before: state.covered_at.clone(),
             unforeseen: report::unforeseen(plan.changes()),
             budget: meter.budget(),
@@ -391,7 +390,7 @@ impl Engine {
         let report = Report {
             run,
             epoch: lease.epoch,
-            waiting: waiting(&plan, hold.as_ref(), &local),
+            waiting: waiting(&plan, hold.as_ref(), &fetched.local),
             plan,
             hold,
             hold_ended: aftermath.hold.ended,
@@ -449,12 +448,11 @@ impl Engine {
         project: &Project,
         fetched: &Fetched,
         state: &State,
-        local: &Catalog,
         standing: Standing<'_>,
         now: clock::Instant,
     ) -> Review {
         let evidence = Evidence {
-            looked_at: fetched.snapshot.covers(),
+            looked_at: &fetched.looked_at(),
             seen_at: &state.covered_at,
             answers: &fetched.answers,
             turns: &fetched.turns,
@@ -463,7 +461,7 @@ impl Engine {
         };
         guard::review(
             fetched.changes.clone(),
-            local,
+            &fetched.local,
             &evidence,
             &self.limits.with(&project.guard),
             standing,
@@ -482,14 +480,19 @@ impl Engine {
         signer::look_for_master_key(&self.vault, &key.master_key_id).await;
         let signer = match signer(&self.vault, &known.project.id, key) {
             Ok(signer) => signer,
-            Err(why) => return Ok(Fetched::nothing(&why)),
+            Err(why) => {
+                let (local, loading) = fetch::load(&*self.store, &known.project.id).await?;
+                let mut fetched = Fetched::nothing(&why);
+                (fetched.local, fetched.loading) = (local, loading);
+                return Ok(fetched);
+            }
         };
         let terms = Terms {
             reserve,
             stop: self.stop.clone(),
         };
         let session = self.client.session(signer, Arc::clone(meter), terms);
-        fetch(session, known).await
+        fetch(session, known, &*self.store).await
     }
 }
 

@@ -36,9 +36,8 @@ async fn apply_a_newer_migration(sql: &mut Sql) {
 /// Takes the schema back by one migration.
 async fn take_back_the_last_migration(sql: &mut Sql) {
     sql.execute(
-        "drop view workers;
-         drop table worker_beats;
-         delete from catalog_sync_migrations where version = 5;",
+        "alter table project_state drop column marks;
+         delete from catalog_sync_migrations where version = 6;",
     )
     .await;
 }
@@ -99,13 +98,13 @@ async fn two_migrations_at_once_are_one(backend: Backend) {
     let house = House::bare(State::sample(), backend).await;
     let (one, other) = join!(house.run(&["migrate"]), house.run(&["migrate"]));
     let said = [one.expect(0).stdout, other.expect(0).stdout];
-    let applied = said.iter().filter(|said| said.contains("schema 0 -> 5"));
+    let applied = said.iter().filter(|said| said.contains("schema 0 -> 6"));
     assert_eq!(applied.count(), 1, "{said:?}");
     let mut sql = Sql::connect(&house).await;
     let versions = sql
         .texts("select version from catalog_sync_migrations order by version")
         .await;
-    assert_eq!(versions, ["1", "2", "3", "4", "5"]);
+    assert_eq!(versions, ["1", "2", "3", "4", "5", "6"]);
 }
 
 async fn a_check_of_the_schema_names_what_lacks_and_writes_nothing(backend: Backend) {
@@ -119,19 +118,19 @@ async fn a_check_of_the_schema_names_what_lacks_and_writes_nothing(backend: Back
         Backend::Postgres => {
             let lacking = bare.json(&["migrate", "--check"], 2).await;
             assert_eq!(lacking["schema"], 0);
-            assert_eq!(lacking["lacking"].as_array().unwrap().len(), 5);
+            assert_eq!(lacking["lacking"].as_array().unwrap().len(), 6);
         }
     }
 
     bare.run(&["migrate"]).await.expect(0);
     let none = bare.run(&["migrate", "--check"]).await.expect(0).stdout;
-    assert_eq!(none, "schema 5 is up to date\n");
+    assert_eq!(none, "schema 6 is up to date\n");
 
     let mut sql = Sql::connect(&bare).await;
     take_back_the_last_migration(&mut sql).await;
     for _ in 0..2 {
         let said = bare.run(&["migrate", "--check"]).await.expect(2).stdout;
-        assert_eq!(said, "schema 4 lacks 1 migration:\n  0005 workers\n");
+        assert_eq!(said, "schema 5 lacks 1 migration:\n  0006 marks\n");
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn load_state(
 ) -> Result<State, Error> {
     let row = sqlx::query::<Db>(
         "select s.project_id, s.revision, s.retries, s.key_worked_at, s.key_refused_since, s.key_refusals,
-                s.covered_at, s.listed_with, h.digest, h.reasons, h.removals, h.told_at
+                s.covered_at, s.listed_with, s.marks, h.digest, h.reasons, h.removals, h.told_at
          from project_state s
          left join removal_holds h on h.project_id = s.project_id and h.ended_at is null
          where s.project_id = $1",
@@ -47,6 +47,8 @@ pub(super) fn read_state(row: &Row<'_>) -> Result<State, Error> {
         retries: row.integer("retries")?,
         covered_at: row.json("covered_at")?,
         listed_with: row.json("listed_with")?,
+        // Those that cannot be read, as of another version, are none: then all is compared.
+        marks: row.optional_json("marks").unwrap_or_default(),
     })
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Connection, Db, asks::lock_states, rows::Row, sql, usage};
 use crate::{
-    catalog::{Kind, Plan, Sources},
+    catalog::{Kind, Marks, Plan, Sources},
     diagnosis::Diagnosis,
     project::ProjectId,
     run::{Outcome, Run},
@@ -44,6 +44,7 @@ struct State {
     failed: i64,
     covered_at: BTreeMap<Kind, String>,
     listed_with: Sources,
+    marks: Option<Marks>,
     key_worked_at: Option<String>,
     key_refused_since: Option<String>,
     key_refusals: u32,
@@ -95,6 +96,7 @@ impl Ending {
                 .map(|&kind| (kind, finished_at.clone()))
                 .collect(),
             listed_with: aftermath.listed_with.clone(),
+            marks: aftermath.marks.clone(),
             key_worked_at: key.worked_at.map(instant_text),
             key_refused_since: key.refused_since.map(instant_text),
             key_refusals: key.refusals,
@@ -193,6 +195,7 @@ async fn write_states(
              listed_with = ",
         sql::merged!("s.listed_with", "a.new_listed_with"),
         ",
+             marks = a.new_marks,
              key_worked_at = a.new_key_worked_at,
              key_refused_since = a.new_key_refused_since,
              key_refusals = a.new_key_refusals,
@@ -232,6 +235,7 @@ async fn write_states(
         " as failed,
                  value -> 'covered_at' as new_covered_at,
                  value -> 'listed_with' as new_listed_with,
+                 nullif(value -> 'marks', 'null') as new_marks,
                  ",
         sql::as_instant!("value ->> 'key_worked_at'"),
         " as new_key_worked_at,

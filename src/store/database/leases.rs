@@ -23,7 +23,7 @@ macro_rules! details {
         "p.id, p.app_id, p.bundle_id, p.app_name, p.cron, p.guard, p.paused_at, p.created_at,
          k.key_id, k.issuer_id, k.master_key_id, k.sealed,
          s.epoch, s.lease_token, s.lease_until, s.lease_worker, s.losses, s.lost_since,
-         s.revision, s.retries, s.covered_at, s.listed_with, h.digest, h.reasons, h.removals, h.told_at, s.key_worked_at, s.key_refused_since, s.key_refusals,
+         s.revision, s.retries, s.covered_at, s.listed_with, s.marks, h.digest, h.reasons, h.removals, h.told_at, s.key_worked_at, s.key_refused_since, s.key_refusals,
          s.asked, s.served, s.urgency, s.request_reason, s.requested_at, s.ready_at, s.slot_at"
     };
 }

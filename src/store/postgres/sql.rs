@@ -37,6 +37,11 @@ pub(in crate::store) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "workers",
         include_str!("../../../migrations/postgres/0005_workers.sql"),
     ),
+    (
+        6,
+        "marks",
+        include_str!("../../../migrations/postgres/0006_marks.sql"),
+    ),
 ];
 
 pub(super) const BEGIN_WRITE: &str = "begin";

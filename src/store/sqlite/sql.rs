@@ -30,6 +30,11 @@ pub(in crate::store) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "workers",
         include_str!("../../../migrations/sqlite/0005_workers.sql"),
     ),
+    (
+        6,
+        "marks",
+        include_str!("../../../migrations/sqlite/0006_marks.sql"),
+    ),
 ];
 
 /// A transaction that begins as a reader cannot wait for its turn to write.

@@ -32,8 +32,8 @@ macro_rules! migrations {
     };
 }
 
-const MIGRATIONS: [(&str, &str, &str); 5] = migrations!(
-    "0001_catalog" "0002_daemon" "0003_removals" "0004_master_keys" "0005_workers"
+const MIGRATIONS: [(&str, &str, &str); 6] = migrations!(
+    "0001_catalog" "0002_daemon" "0003_removals" "0004_master_keys" "0005_workers" "0006_marks"
 );
 
 /// Applies those of the texts, the first as number 1.
@@ -98,7 +98,7 @@ async fn keeps_what_was_there_and_goes_on(url: &str) {
         before,
         Schema {
             applied: 1,
-            known: 5
+            known: 6
         }
     );
     let store: &dyn Store = &*opened;
