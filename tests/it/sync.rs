@@ -3,6 +3,7 @@
 mod histories;
 mod holds;
 mod limits;
+mod marks;
 mod removals;
 mod sparing;
 
@@ -47,6 +48,7 @@ struct Bench {
     engine: Engine,
     id: ProjectId,
     simulator: Simulator,
+    url: String,
     _folder: TempDir,
     _postgres: Option<crate::postgres::Database>,
 }
@@ -92,6 +94,7 @@ impl Bench {
             engine,
             id,
             simulator,
+            url: url.to_owned(),
             _folder: folder,
             _postgres: postgres,
         }

@@ -142,7 +142,7 @@ async fn a_daemon_waits_for_a_migration_and_says_so() {
     let mut daemon = Daemon::spawn(&house, &[]);
     let waits = daemon.event("dependency.down").await;
     let why = waits.to_string();
-    assert!(why.contains("has schema 4 and needs 5"), "{why}");
+    assert!(why.contains("has schema 5 and needs 6"), "{why}");
     assert!(why.contains("catalog-sync migrate"), "{why}");
 
     house.run(&["migrate"]).await.expect(0);

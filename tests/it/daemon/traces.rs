@@ -107,11 +107,18 @@ async fn a_run_is_traced_with_its_parts_and_no_secret() {
             "{attribute}"
         );
     }
-    for part in ["load", "fetch", "review", "commit"] {
-        let [span] = named(part)[..] else {
-            panic!("{part}: {spans:?}");
-        };
-        assert_eq!(span.parent_span_id, sync.span_id, "{part}");
+    let only = |part| match named(part)[..] {
+        [span] => span,
+        _ => panic!("{part}: {spans:?}"),
+    };
+    for (part, within) in [
+        ("fetch", sync),
+        ("load", only("fetch")),
+        ("review", sync),
+        ("commit", sync),
+    ] {
+        let span = only(part);
+        assert_eq!(span.parent_span_id, within.span_id, "{part}");
         assert_eq!(span.trace_id, sync.trace_id, "{part}");
     }
     let requests = named("request");

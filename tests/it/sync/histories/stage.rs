@@ -157,9 +157,14 @@ impl Play<'_> {
         let spots = self.let_go_wrong(troubles, &before);
         simulator.forget_requests();
         let meter = Arc::new(Meter::default());
+        // By the schedule a run may go by what it knows; who approves does so by hand.
+        let trigger = match approved {
+            None => Trigger::Schedule,
+            Some(_) => Trigger::Command,
+        };
         let report = self
             .engine
-            .run(&self.project, Trigger::Command, approved.as_ref(), &meter)
+            .run(&self.project, trigger, approved.as_ref(), &meter)
             .await
             .map_err(|error| format!("no run: {error}"))?;
         let requests = simulator.requests();
