@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{StatusCode, Url, header::AUTHORIZATION, redirect};
+use reqwest::{StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use tokio::{sync::SemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::{
     rate,
     signer::Signer,
     token::{Key, Keys, Pace, Token},
+    wire::{NoAnswer, Wire},
 };
 use crate::{
     budget::{self, Budget, Reserve},
@@ -91,7 +92,7 @@ impl Options {
 pub struct Client(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
-    pub(super) http: reqwest::Client,
+    pub(super) wire: Wire,
     pub(super) options: Options,
     keys: Keys,
     breaker: Breaker,
@@ -118,8 +119,20 @@ impl Client {
         if let Some(pem) = &options.ca_pem {
             builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
         }
-        Ok(Self(Arc::new(Shared {
-            http: builder.build()?,
+        let http = builder.build()?;
+        Ok(Self::by(Wire::Network(http), options))
+    }
+
+    /// A client that needs no network.
+    #[cfg(feature = "simulator")]
+    #[must_use]
+    pub fn in_process(options: Options, answers: super::InProcess) -> Self {
+        Self::by(Wire::InProcess(answers), options)
+    }
+
+    fn by(wire: Wire, options: Options) -> Self {
+        Self(Arc::new(Shared {
+            wire,
             keys: Keys::new(Pace {
                 in_flight: options.in_flight_per_key,
                 per_second: options.requests_per_second_per_key,
@@ -127,7 +140,7 @@ impl Client {
             }),
             breaker: Breaker::new(options.breaker, options.metrics.clone()),
             options,
-        })))
+        }))
     }
 
     /// A session with the key that signs. What it costs is counted in the meter.
@@ -401,16 +414,12 @@ impl Session {
             Failure::OverLimit(_) => Attempt::Final(fail(failure)),
             _ => Attempt::Fault(fail(failure)),
         };
-        let Shared { http, options, .. } = &*self.client.0;
+        let Shared { wire, options, .. } = &*self.client.0;
         let mut counted = options.metrics.request();
-        let sent = http
-            .get(url.clone())
-            .header(AUTHORIZATION, bearer(&token))
-            .send()
-            .await;
-        let mut response = sent.map_err(|error| {
-            counted.unanswered(body::how_lost(&error));
-            attempt(body::lost(&error, options))
+        let sent = wire.get(url, Some(bearer(&token)), options).await;
+        let mut response = sent.map_err(|NoAnswer { how, why }| {
+            counted.unanswered(how);
+            attempt(why)
         })?;
 
         let now = clock::now();

@@ -20,6 +20,7 @@ mod resource;
 mod signer;
 mod text;
 mod token;
+mod wire;
 
 use serde::Deserialize;
 
@@ -41,6 +42,8 @@ use crate::{
     catalog::{Answer, Entry, Key, Kind},
     project::App,
 };
+#[cfg(feature = "simulator")]
+pub use wire::InProcess;
 
 /// An answer with one resource.
 #[derive(Deserialize)]

@@ -55,6 +55,8 @@ mod simulator;
 mod status;
 mod store;
 #[cfg(feature = "simulator")]
+mod stories;
+#[cfg(feature = "simulator")]
 mod sync;
 #[cfg(feature = "simulator")]
 mod upgrades;

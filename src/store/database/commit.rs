@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 
 use chrono::SecondsFormat;
 
-use super::{Connection, Db, holds, leases::lost, outbox, rows::Row, sql, unforeseen, usage};
+use super::{
+    Connection, Db, holds,
+    leases::{fenced, lost},
+    outbox,
+    rows::Row,
+    sql, unforeseen, usage,
+};
 use crate::{
     catalog::{Kind, Plan},
     run::{Outcome, Run},
@@ -75,7 +81,7 @@ async fn write_state(
         Outcome::Succeeded | Outcome::Held => Some(run.finished_at),
         Outcome::Partial | Outcome::Failed => None,
     };
-    let row = sqlx::query::<Db>(sql::COMMIT_STATE)
+    let row = sqlx::query::<Db>(fenced(sql::COMMIT_STATE))
         .bind(lease.project.as_str())
         .bind(lease.epoch)
         .bind(lease.token.to_string())
