@@ -47,6 +47,8 @@ mod raw;
 #[cfg(all(feature = "simulator", feature = "nats", feature = "rabbitmq"))]
 mod secrecy;
 #[cfg(feature = "simulator")]
+mod seeds;
+#[cfg(feature = "simulator")]
 mod shipped;
 mod simulation;
 #[cfg(feature = "simulator")]
@@ -54,8 +56,6 @@ mod simulator;
 #[cfg(feature = "simulator")]
 mod status;
 mod store;
-#[cfg(feature = "simulator")]
-mod stories;
 #[cfg(feature = "simulator")]
 mod sync;
 #[cfg(feature = "simulator")]

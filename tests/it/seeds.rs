@@ -128,7 +128,7 @@ fn whatever_happens_the_invariants_hold() {
     wrong.sort();
     if let Some((seed, wrong)) = wrong.first() {
         panic!(
-            "story {seed} went wrong, after {} others: {wrong:#?}\nCATALOG_SYNC_SIMULATION_SEED={seed} tests/run --test it stories:: \
+            "story {seed} went wrong, after {} others: {wrong:#?}\nCATALOG_SYNC_SIMULATION_SEED={seed} tests/run --test it seeds:: \
              -- --nocapture",
             tally.stories - 1
         );

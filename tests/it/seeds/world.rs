@@ -6,6 +6,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use super::tally::Tally;
+use crate::random::Random;
 use catalog_sync::{
     catalog::{Catalog, Change, Kind, Limits, Op, Plan},
     clock::Instant,
@@ -14,8 +16,6 @@ use catalog_sync::{
     run::{Outcome, Run},
     store::{Claim, Lease},
 };
-use super::tally::Tally;
-use crate::random::Random;
 
 /// How often calls of the database go wrong, one in so many; never, if that is 0.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,6 +9,9 @@ use catalog_sync::simulator::{
 use super::network::ELSEWHERE;
 use crate::random::Random;
 
+/// What a key may be used in an hour that has little of it left.
+pub(super) const BUDGET: u32 = 300;
+
 /// Something that was taken away upstream.
 enum Gone {
     Purchase(InAppPurchase),
@@ -31,11 +34,7 @@ pub(super) fn app_id(project: usize) -> String {
 }
 
 /// Teams with a key each, and the number of each project's team.
-pub(super) fn state(
-    random: &mut Random,
-    projects: usize,
-    budget: Option<u32>,
-) -> (State, Vec<usize>) {
+pub(super) fn state(random: &mut Random, projects: usize, has_budget: bool) -> (State, Vec<usize>) {
     let mut state = State::new();
     state.page_limit = NonZeroU32::new(4);
     let mut team_of = Vec::new();
@@ -54,8 +53,8 @@ pub(super) fn state(
             let number = state.teams.len();
             let issuer = format!("5a1e0000-0000-4000-8000-00000000000{number}");
             let mut key = Key::new(key_id(number), Role::Admin);
-            if let (0, Some(calls)) = (number, budget) {
-                key = key.with_hourly_limit(calls);
+            if has_budget && number == 0 {
+                key = key.with_hourly_limit(BUDGET);
             }
             state = state.with_team(Team::new("Example", issuer).with_key(key));
         }

@@ -1,6 +1,6 @@
 //! One story: workers over one database and one App Store Connect, what befalls them, and the quiet afterwards.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use catalog_sync::{
     asc::Meter,
@@ -22,7 +22,7 @@ use super::{
     faulty_store::wait_for,
     life::{Alive, Halt, Place},
     network::{HOME, Network},
-    plot::{self, Past, app_id, key_id},
+    plot::{self, BUDGET, Past, app_id, key_id},
     world::{Inner, Rates, World},
 };
 use crate::{house::handed_over, random::Random, store::raw::Raw};
@@ -58,7 +58,8 @@ pub(super) struct Story {
     pub(super) team_of: Vec<usize>,
     pub(super) past: Past,
     swapped: Option<(usize, usize, bool)>,
-    has_budget: bool,
+    /// What others had spent of keys' budgets before it began.
+    pub(super) spent: BTreeMap<String, usize>,
     url: String,
     _folder: TempDir,
 }
@@ -130,8 +131,7 @@ impl Story {
         };
         let projects = 1 + random.below(6);
         let has_budget = random.below(8) == 0;
-        let budget = has_budget.then(|| 40 + u32::try_from(random.below(60)).unwrap());
-        let (state, team_of) = plot::state(&mut random, projects, budget);
+        let (state, team_of) = plot::state(&mut random, projects, has_budget);
         let world = Arc::new(World::new(start, random.next(), rates));
         let (folder, path) = template.copy();
         let url = format!("sqlite:{}", path.display());
@@ -164,6 +164,14 @@ impl Story {
             wait_for(real.add_project(&project, &key)).unwrap();
         }
         let simulator = Simulator::in_process(state, HOME).unwrap();
+        simulator.set_clock(start);
+        let mut spent = BTreeMap::new();
+        if has_budget {
+            let left = 30 + u32::try_from(random.below(60)).unwrap();
+            simulator.spend_budget(&key_id(0), BUDGET - left);
+            world.lock().tally.count("budget nearly spent");
+            spent.insert(key_id(0), usize::try_from(BUDGET - left).unwrap());
+        }
         let network = Arc::new(Network {
             simulator,
             world: Arc::clone(&world),
@@ -187,7 +195,7 @@ impl Story {
             team_of,
             past: Past::default(),
             swapped: None,
-            has_budget,
+            spent,
             url,
             _folder: folder,
         }
@@ -209,9 +217,6 @@ impl Story {
             let wait = self.inner().random.between(1_000, 45_000);
             self.pass(self.now + TimeDelta::milliseconds(wait));
             self.happen();
-        }
-        if self.has_budget {
-            self.inner().tally.count("budget nearly spent");
         }
     }
 
