@@ -416,7 +416,7 @@ impl Session {
         };
         let Shared { wire, options, .. } = &*self.client.0;
         let mut counted = options.metrics.request();
-        let sent = wire.get(url, Some(bearer(&token)), options).await;
+        let sent = wire.get(url, Some(token.bearer()), options).await;
         let mut response = sent.map_err(|NoAnswer { how, why }| {
             counted.unanswered(how);
             attempt(why)
@@ -495,11 +495,4 @@ fn down(outage: &Outage) -> Failure {
     Failure::Unavailable(format!(
         "the last {failures} requests of {keys} keys failed; trying again at {at}"
     ))
-}
-
-fn bearer(token: &Token) -> reqwest::header::HeaderValue {
-    let mut value = reqwest::header::HeaderValue::try_from(format!("Bearer {}", token.text()))
-        .expect("base64url and dots are allowed in a header");
-    value.set_sensitive(true);
-    value
 }

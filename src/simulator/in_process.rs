@@ -64,13 +64,11 @@ impl Simulator {
         let mut pieces = body.into_data_stream();
         let mut came = Vec::new();
         while let Some(piece) = pieces.next().await {
-            match piece {
-                Ok(piece) => came.extend_from_slice(&piece),
-                Err(_) => {
-                    let body = reqwest::Body::wrap(Cut(Some(came.into())));
-                    return Ok(axum::http::Response::from_parts(head, body).into());
-                }
-            }
+            let Ok(piece) = piece else {
+                let body = reqwest::Body::wrap(Cut(Some(came.into())));
+                return Ok(axum::http::Response::from_parts(head, body).into());
+            };
+            came.extend_from_slice(&piece);
         }
         let body = reqwest::Body::from(came);
         Ok(axum::http::Response::from_parts(head, body).into())

@@ -16,6 +16,7 @@ mod network;
 mod plot;
 mod story;
 mod tally;
+mod template;
 mod world;
 
 use std::{
@@ -26,10 +27,7 @@ use std::{
     thread,
 };
 
-use self::{
-    story::{Story, Template},
-    tally::Tally,
-};
+use self::{story::Story, tally::Tally, template::Template};
 
 /// So many stories in the ordinary run of the tests.
 const USUAL: u64 = 300;

@@ -64,7 +64,12 @@ impl Life {
     }
 
     pub(super) fn halt(&self, halt: Halt) {
-        *self.halt.lock().unwrap_or_else(PoisonError::into_inner) = Some(halt);
+        {
+            let mut before = self.halt.lock().unwrap_or_else(PoisonError::into_inner);
+            if *before != Some(Halt::Crash) {
+                *before = Some(halt);
+            }
+        }
         self.halted.notify_one();
     }
 
@@ -140,20 +145,26 @@ impl Alive {
         }
     }
 
-    /// Lets it live until that true time, and says what stopped it before. What it slept through is behind it at once.
+    /// Lets it live until that true time, and says what stopped it before.
     pub(super) fn live(&mut self, until: Instant) -> Option<Halt> {
-        let life = Arc::clone(&self.life);
-        self.within(async move {
-            tokio::select! {
-                biased;
-                () = life.halted.notified() => {}
-                () = time::sleep_until(life.born + (until - life.born_at).to_std().unwrap_or_default()) => {}
+        loop {
+            let life = Arc::clone(&self.life);
+            let wait = (until - life.born_at).to_std().unwrap_or_default();
+            let is_through = self.within(async move {
+                tokio::select! {
+                    biased;
+                    () = life.halted.notified() => false,
+                    () = time::sleep_until(life.born + wait) => true,
+                }
+            });
+            let halt = self.life.take_halt();
+            if is_through || halt.is_some() {
+                return halt;
             }
-        });
-        self.life.take_halt()
+        }
     }
 
-    /// Wakes up at that true time.
+    /// Wakes up at that true time: what it slept through is behind it at once.
     pub(super) fn wake(&mut self, at: Instant) {
         let life = Arc::clone(&self.life);
         self.within(async move {

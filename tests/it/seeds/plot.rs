@@ -105,7 +105,6 @@ impl Past {
     pub(super) fn edit(&mut self, app: &mut App, random: &mut Random) -> &'static str {
         let products = app.products();
         match random.below(9) {
-            0 | 1 => self.add(app, random),
             2 if !app.in_app_purchases.is_empty() => {
                 let count = app.in_app_purchases.len();
                 let number = self.number();
@@ -156,13 +155,12 @@ impl Past {
             }
             1 if groups > 0 => {
                 let group = &mut app.subscription_groups[random.below(groups)];
-                group
-                    .subscriptions
-                    .push(Subscription::new(id, product, format!("New {number}")));
+                let subscription = Subscription::new(id, product, format!("New {number}"));
+                group.subscriptions.push(subscription);
             }
             _ => {
-                app.in_app_purchases
-                    .push(InAppPurchase::new(id, product, format!("New {number}")))
+                let purchase = InAppPurchase::new(id, product, format!("New {number}"));
+                app.in_app_purchases.push(purchase);
             }
         }
         "added upstream"

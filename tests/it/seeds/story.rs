@@ -1,6 +1,6 @@
 //! One story: workers over one database and one App Store Connect, what befalls them, and the quiet afterwards.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use catalog_sync::{
     asc::Meter,
@@ -12,7 +12,6 @@ use catalog_sync::{
     schedule::Schedule,
     simulator::Simulator,
     store::{self, Ask},
-    vault::{self, Vault},
 };
 use chrono::{TimeDelta, Timelike as _};
 use tempfile::TempDir;
@@ -23,6 +22,7 @@ use super::{
     life::{Alive, Halt, Place},
     network::{HOME, Network},
     plot::{self, BUDGET, Past, app_id, key_id},
+    template::Template,
     world::{Inner, Rates, World},
 };
 use crate::{house::handed_over, random::Random, store::raw::Raw};
@@ -64,48 +64,6 @@ pub(super) struct Story {
     _folder: TempDir,
 }
 
-/// What is made once for all stories: an empty database, and a master key.
-pub(super) struct Template {
-    folder: TempDir,
-    database: Vec<u8>,
-    vault: Arc<Vault>,
-}
-
-impl Template {
-    pub(super) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let key_file = folder.path().join("master.key");
-        vault::create(&key_file, catalog_sync::clock::now()).unwrap();
-        let vault = Vault::open(&[vault::Source::File(key_file)]).unwrap();
-        let empty = folder.path().join("empty.db");
-        let copy = folder.path().join("template.db");
-        wait_for(async {
-            let url = format!("sqlite:{}", empty.display());
-            store::open_migrated(&url, &store::Options::default())
-                .await
-                .unwrap();
-            let mut raw = Raw::connect(&url).await;
-            raw.run(&format!("vacuum into '{}'", copy.display())).await;
-        });
-        Self {
-            database: std::fs::read(copy).unwrap(),
-            vault: Arc::new(vault),
-            folder,
-        }
-    }
-
-    fn copy(&self) -> (TempDir, PathBuf) {
-        let folder = tempfile::tempdir_in("/dev/shm")
-            .or_else(|_| tempfile::tempdir_in(self.folder.path()))
-            .unwrap();
-        let path = folder.path().join("catalog.db");
-        std::fs::write(&path, &self.database).unwrap();
-        let owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(&path, owner).unwrap();
-        (folder, path)
-    }
-}
-
 fn settings(cron: &str) -> Settings {
     Settings {
         schedule: Schedule::new(cron, "UTC", Duration::from_mins(1)).unwrap(),
@@ -113,7 +71,7 @@ fn settings(cron: &str) -> Settings {
         concurrency: 3,
         limits: Limits::default(),
         retention: store::Retention::default(),
-        poll: Duration::from_secs(20),
+        poll: Duration::from_secs(40),
     }
 }
 
@@ -211,7 +169,7 @@ impl Story {
 
     /// Things go wrong for a while.
     pub(super) fn trouble(&mut self) {
-        let minutes = self.inner().random.between(4, 25);
+        let minutes = self.inner().random.between(4, 16);
         let end = self.now + TimeDelta::minutes(minutes);
         while self.now < end {
             let wait = self.inner().random.between(1_000, 45_000);
@@ -350,9 +308,10 @@ impl Story {
     }
 
     fn exchange(&self, one: usize, other: usize, whole: bool) {
-        let columns: &[&str] = match whole {
-            true => &["key_id", "issuer_id", "sealed"],
-            false => &["sealed"],
+        let columns: &[&str] = if whole {
+            &["key_id", "issuer_id", "sealed"]
+        } else {
+            &["sealed"]
         };
         let sets: Vec<String> = columns
             .iter()
@@ -467,13 +426,13 @@ impl Story {
         for id in &self.projects {
             let mut held = wait_for(self.place.real.load_state(id)).unwrap().hold;
             for _ in 0..3 {
-                let Some(hold) = held.take() else { break };
+                let Some(shown) = held.take() else { break };
                 self.place.world.lock().tally.count("hold approved");
                 let engine = operator.engine.clone();
                 let (id, meter) = (id.clone(), Arc::new(Meter::default()));
                 let ran = operator.within(async move {
                     engine
-                        .run(&id, Trigger::Command, Some(&hold.digest), &meter)
+                        .run(&id, Trigger::Command, Some(&shown.digest), &meter)
                         .await
                 });
                 held = ran.map_err(|error| format!("no run: {error}"))?.hold;
