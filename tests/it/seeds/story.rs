@@ -405,11 +405,15 @@ impl Story {
                 worker.engine.stop.cancel();
             }
         }
-        let until = self.now + TimeDelta::minutes(2);
+        // Whoever stands still hears of it later.
+        let until = self.now + TimeDelta::minutes(3);
         self.now = until;
         let mut late = Vec::new();
         for seat in &mut self.seats {
-            if let Seat::Taken { worker, .. } = seat {
+            if let Seat::Taken { worker, asleep } = seat {
+                if let Some(asleep) = asleep.take() {
+                    worker.wake(asleep);
+                }
                 worker.live(until);
                 if !matches!(worker.ended(), Some(Ok(()))) {
                     late.push(worker.life.name.clone());
