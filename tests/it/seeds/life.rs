@@ -186,6 +186,17 @@ impl Alive {
         done
     }
 
+    /// Whether it ends in order by then, having been told to stop. One that was to die in the call that it stood still in may.
+    pub(super) fn ends_by(&mut self, until: Instant) -> bool {
+        loop {
+            match self.live(until) {
+                Some(Halt::Crash) => return true,
+                Some(Halt::Stall(_)) => {}
+                None => return matches!(self.ended(), Some(Ok(()))),
+            }
+        }
+    }
+
     /// Why its daemon ended, if it did.
     pub(super) fn ended(&mut self) -> Option<Result<(), String>> {
         let daemon = self.daemon.take_if(|daemon| daemon.is_finished())?;

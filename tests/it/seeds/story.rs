@@ -414,8 +414,7 @@ impl Story {
                 if let Some(asleep) = asleep.take() {
                     worker.wake(asleep);
                 }
-                worker.live(until);
-                if !matches!(worker.ended(), Some(Ok(()))) {
+                if !worker.ends_by(until) {
                     late.push(worker.life.name.clone());
                 }
             }
