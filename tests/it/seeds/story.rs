@@ -345,9 +345,8 @@ impl Story {
                 worker.skew = TimeDelta::zero();
             }
         }
-        let name = "quiet";
         self.inner()
-            .tell(self.now, name, "from here on nothing goes wrong");
+            .tell(self.now, "quiet", "from here on nothing goes wrong");
         for which in 0..self.projects.len() {
             self.ask(which);
         }
