@@ -1,5 +1,8 @@
 //! The wall clock, read in one place. What decides by time takes `now` as a value.
 
+#[cfg(feature = "simulator")]
+pub mod simulated;
+
 use chrono::{DateTime, SubsecRound as _, Utc};
 
 /// An instant, in whole milliseconds so that every store gives back what it was given.
@@ -9,5 +12,9 @@ pub type Instant = DateTime<Utc>;
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> Instant {
+    #[cfg(feature = "simulator")]
+    if let Some(shown) = simulated::now() {
+        return shown;
+    }
     Utc::now().trunc_subsecs(3)
 }

@@ -41,6 +41,7 @@ pub mod project;
 pub mod queue;
 pub mod retry;
 pub mod run;
+mod sabotage;
 pub mod schedule;
 #[cfg(feature = "simulator")]
 pub mod simulator;

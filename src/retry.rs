@@ -136,6 +136,7 @@ impl Default for Patience {
             initial_interval: Self::FIRST,
             current_interval: Self::FIRST,
             max_interval: Self::LONGEST,
+            randomization_factor: chance(backoff::default::RANDOMIZATION_FACTOR),
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         })
@@ -152,13 +153,22 @@ impl Patience {
     }
 }
 
+/// How much of a wait is left to chance: nothing in a simulation, which is to be repeated.
+fn chance(factor: f64) -> f64 {
+    #[cfg(feature = "simulator")]
+    if crate::clock::simulated::is_on() {
+        return 0.0;
+    }
+    factor
+}
+
 /// Waits drawn evenly from zero to `base`, then to twice that, and so on up to [`CAP`]: a factor of 1 around half the bound.
 fn full_jitter(base: Duration) -> ExponentialBackoff {
     ExponentialBackoff {
         current_interval: base / 2,
         initial_interval: base / 2,
         multiplier: 2.0,
-        randomization_factor: 1.0,
+        randomization_factor: chance(1.0),
         max_interval: CAP / 2,
         max_elapsed_time: None,
         ..ExponentialBackoff::default()

@@ -157,7 +157,7 @@ impl Fetcher {
         let bytes: usize = line.trim().parse().context("the bare fetch failed")?;
         ensure!(bytes > 0, "nothing was fetched");
         Ok(Fetched {
-            cpu: process::cpu(pid)? - cpu,
+            cpu: process::cpu(pid)?.saturating_sub(cpu),
         })
     }
 }

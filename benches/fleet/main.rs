@@ -7,6 +7,13 @@
 //! What is printed as a ratio holds on any machine; what is printed in milliseconds holds on this one.
 //! `cargo bench --bench fleet -- --help` tells what can be set.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a program that prints figures to be read"
+)]
+
 mod bare;
 mod place;
 mod postgres;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{place::Place, process, upstream::Upstream};
 
@@ -86,12 +86,12 @@ impl Worker {
             let read = self.log.read_line(&mut line)?;
             ensure!(read > 0, "the worker ended");
             let event: Value = serde_json::from_str(&line).context("a line is no JSON")?;
-            ensure!(event["level"] != "ERROR", "{line}");
-            if event["event"] != "sync.finished" {
+            ensure!(event.get("level") != Some(&json!("ERROR")), "{line}");
+            if event.get("event") != Some(&json!("sync.finished")) {
                 continue;
             }
-            ensure!(event["outcome"] == "succeeded", "{line}");
-            let count = |name: &str| event[name].as_u64().unwrap_or_default();
+            ensure!(event.get("outcome") == Some(&json!("succeeded")), "{line}");
+            let count = |name: &str| event.get(name).and_then(Value::as_u64).unwrap_or_default();
             let lasted = Duration::from_millis(count("duration_ms"));
             first_after.get_or_insert_with(|| began.elapsed().saturating_sub(lasted));
             requests += count("requests");
@@ -99,14 +99,16 @@ impl Worker {
             bytes += count("bytes");
             ended += 1;
         }
-        let wall = began.elapsed() - first_after.unwrap_or_default();
+        let wall = began
+            .elapsed()
+            .saturating_sub(first_after.unwrap_or_default());
         let id = self.process.id();
         let (cpu, upstream_cpu, database_cpu) = (process::cpu(id)?, upstream.cpu()?, place.cpu()?);
         let round = Round {
             runs,
             wall,
-            cpu: cpu - self.cpu,
-            upstream_cpu: upstream_cpu - self.upstream_cpu,
+            cpu: cpu.saturating_sub(self.cpu),
+            upstream_cpu: upstream_cpu.saturating_sub(self.upstream_cpu),
             database_cpu: database_cpu.saturating_sub(self.database_cpu),
             requests,
             rows,

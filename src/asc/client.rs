@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{StatusCode, Url, header::AUTHORIZATION, redirect};
+use reqwest::{StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use tokio::{sync::SemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::{
     rate,
     signer::Signer,
     token::{Key, Keys, Pace, Token},
+    wire::{NoAnswer, Wire},
 };
 use crate::{
     budget::{self, Budget, Reserve},
@@ -91,7 +92,7 @@ impl Options {
 pub struct Client(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
-    pub(super) http: reqwest::Client,
+    pub(super) wire: Wire,
     pub(super) options: Options,
     keys: Keys,
     breaker: Breaker,
@@ -104,8 +105,19 @@ impl Client {
     /// When the certificate authority or the proxy cannot be used, or the system has no certificate authorities.
     pub fn new(options: Options) -> reqwest::Result<Self> {
         let http = http_client(&options)?;
-        Ok(Self(Arc::new(Shared {
-            http,
+        Ok(Self::by(Wire::Network(http), options))
+    }
+
+    /// A client that needs no network.
+    #[cfg(feature = "simulator")]
+    #[must_use]
+    pub fn in_process(options: Options, answers: super::InProcess) -> Self {
+        Self::by(Wire::InProcess(answers), options)
+    }
+
+    fn by(wire: Wire, options: Options) -> Self {
+        Self(Arc::new(Shared {
+            wire,
             keys: Keys::new(Pace {
                 in_flight: options.in_flight_per_key,
                 per_second: options.requests_per_second_per_key,
@@ -113,7 +125,7 @@ impl Client {
             }),
             breaker: Breaker::new(options.breaker, options.metrics.clone()),
             options,
-        })))
+        }))
     }
 
     /// A session with the key that signs. What it costs is counted in the meter.
@@ -411,16 +423,12 @@ impl Session {
             Failure::OverLimit(_) => Attempt::Final(fail(failure)),
             _ => Attempt::Fault(fail(failure)),
         };
-        let Shared { http, options, .. } = &*self.client.0;
+        let Shared { wire, options, .. } = &*self.client.0;
         let mut counted = options.metrics.request();
-        let sent = http
-            .get(url.clone())
-            .header(AUTHORIZATION, bearer(&token))
-            .send()
-            .await;
-        let mut response = sent.map_err(|error| {
-            counted.unanswered(body::how_lost(&error));
-            attempt(body::lost(&error, options))
+        let sent = wire.get(url, Some(token.bearer()), options).await;
+        let mut response = sent.map_err(|NoAnswer { how, why }| {
+            counted.unanswered(how);
+            attempt(why)
         })?;
 
         let now = clock::now();
@@ -496,11 +504,4 @@ fn down(outage: &Outage) -> Failure {
     Failure::Unavailable(format!(
         "the last {failures} requests of {keys} keys failed; trying again at {at}"
     ))
-}
-
-fn bearer(token: &Token) -> reqwest::header::HeaderValue {
-    let mut value = reqwest::header::HeaderValue::try_from(format!("Bearer {}", token.text()))
-        .expect("base64url and dots are allowed in a header");
-    value.set_sensitive(true);
-    value
 }

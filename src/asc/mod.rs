@@ -20,6 +20,7 @@ mod resource;
 mod signer;
 mod text;
 mod token;
+mod wire;
 
 use serde::Deserialize;
 
@@ -42,6 +43,8 @@ use crate::{
     catalog::{self, Answer, Entry, Key, Kind, Mark},
     project::App,
 };
+#[cfg(feature = "simulator")]
+pub use wire::InProcess;
 
 /// What is there to see, compared with what was.
 #[derive(Debug)]

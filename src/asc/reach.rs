@@ -1,7 +1,6 @@
 //! Whether App Store Connect can be reached at all: no key is needed to learn that.
 
 use super::{
-    body,
     client::{Client, Shared},
     error::Failure,
     rate,
@@ -26,11 +25,11 @@ impl Client {
     /// # Errors
     /// When no answer came.
     pub async fn reach(&self) -> Result<Reached, Failure> {
-        let Shared { http, options, .. } = &*self.0;
+        let Shared { wire, options, .. } = &*self.0;
         let mut url = options.base_url.clone();
         url.set_path(PATH);
-        let answer = http.get(url).send().await;
-        let response = answer.map_err(|error| body::lost(&error, options))?;
+        let answer = wire.get(&url, None, options).await;
+        let response = answer.map_err(|error| error.why)?;
         Ok(Reached {
             status: response.status().as_u16(),
             clock_ahead: rate::clock_ahead(response.headers(), clock::now()),

@@ -11,6 +11,7 @@ use std::{
 use chrono::TimeDelta;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use jsonwebtoken::{Algorithm, Header, crypto::aws_lc};
+use reqwest::header::HeaderValue;
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
@@ -30,8 +31,17 @@ pub(super) struct Token {
 }
 
 impl Token {
+    #[cfg(any(test, fuzzing))]
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// As it goes into `Authorization`.
+    pub(super) fn bearer(&self) -> HeaderValue {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", &*self.text))
+            .expect("base64url and dots are allowed in a header");
+        value.set_sensitive(true);
+        value
     }
 
     fn is_fresh(&self, now: Instant) -> bool {

@@ -44,7 +44,7 @@ struct Ticks {
 pub(super) async fn run(shared: Arc<Shared>, sinks: Vec<&'static str>) {
     let ticks = Ticks::default();
     let scheduler = match start(&ticks).await {
-        Ok(scheduler) => Some(scheduler),
+        Ok(scheduler) => scheduler,
         Err(error) => {
             tracing::warn!(event = "ticks.failed", error.sentence = %error, "the schedule goes on at a slower pace");
             None
@@ -63,7 +63,12 @@ pub(super) async fn run(shared: Arc<Shared>, sinks: Vec<&'static str>) {
     }
 }
 
-async fn start(ticks: &Ticks) -> Result<JobScheduler, JobSchedulerError> {
+/// None in a simulation: ticks come by the machine's clock.
+async fn start(ticks: &Ticks) -> Result<Option<JobScheduler>, JobSchedulerError> {
+    #[cfg(feature = "simulator")]
+    if clock::simulated::is_on() {
+        return Ok(None);
+    }
     let scheduler = JobScheduler::new().await?;
     for (cron, tick) in [
         ("*/5 * * * * *", &ticks.due),
@@ -75,7 +80,7 @@ async fn start(ticks: &Ticks) -> Result<JobScheduler, JobSchedulerError> {
         scheduler.add(job).await?;
     }
     scheduler.start().await?;
-    Ok(scheduler)
+    Ok(Some(scheduler))
 }
 
 /// Waits for a tick; false when it is time to stop.
@@ -172,6 +177,7 @@ async fn keep_appointments(shared: &Shared, ticks: &Ticks) {
             }
         }
         tokio::select! {
+            biased;
             () = shared.stop().cancelled() => return,
             () = ticks.hour.notified() => is_due = true,
             changed = settings.changed() => {

@@ -87,6 +87,7 @@ pub(super) async fn listen(shared: Arc<Shared>) {
     let mut patience = Patience::default();
     loop {
         let heard = tokio::select! {
+            biased;
             () = shared.stop().cancelled() => return,
             heard = shared.engine.store.await_inbox() => heard,
         };

@@ -41,6 +41,7 @@ pub(super) async fn run(shared: Arc<Shared>, every: Duration) {
         beat.beat();
         let began = Instant::now();
         let read = tokio::select! {
+            biased;
             () = shared.stop().cancelled() => return,
             read = read(&shared) => read,
         };

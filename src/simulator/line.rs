@@ -95,6 +95,11 @@ impl Line {
         self.reset.store(true, Ordering::SeqCst);
         self.cut.notify_one();
     }
+
+    /// Waits until it was dropped so.
+    pub(super) async fn was_cut(&self) {
+        self.cut.notified().await;
+    }
 }
 
 /// A TCP stream that can be closed with a reset instead of a goodbye.

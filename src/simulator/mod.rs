@@ -16,6 +16,7 @@ mod edit;
 mod endpoint;
 mod fault;
 mod gzip;
+mod in_process;
 mod journal;
 mod line;
 mod query;

@@ -10,6 +10,7 @@ use super::{
     Error,
     keyring::{KEY_LEN, MasterKey},
 };
+use crate::sabotage::{self, Safeguard};
 
 const VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
@@ -44,6 +45,9 @@ pub(super) struct Bound<'a> {
 impl Bound<'_> {
     pub(super) fn associated_data(&self, domain: &str) -> Vec<u8> {
         let mut data = Vec::new();
+        if sabotage::is_out(Safeguard::AssociatedData) {
+            return data;
+        }
         push(&mut data, domain);
         data.push(VERSION);
         push(&mut data, self.project);

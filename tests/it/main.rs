@@ -47,6 +47,8 @@ mod raw;
 #[cfg(all(feature = "simulator", feature = "nats", feature = "rabbitmq"))]
 mod secrecy;
 #[cfg(feature = "simulator")]
+mod seeds;
+#[cfg(feature = "simulator")]
 mod shipped;
 mod simulation;
 #[cfg(feature = "simulator")]

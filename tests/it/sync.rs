@@ -1,6 +1,6 @@
 //! One project's run, by the library: what fails stays out of scope, what is stale cannot write, and quiet converges.
 
-mod histories;
+pub(crate) mod histories;
 mod holds;
 mod limits;
 mod marks;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Connection, Db, asks::lock_states, rows::Row, sql, usage};
+use super::{Connection, Db, asks::lock_states, leases::fenced, rows::Row, sql, usage};
 use crate::{
     catalog::{Kind, Marks, Plan, Sources},
     diagnosis::Diagnosis,
@@ -176,7 +176,7 @@ async fn write_states(
     connection: &mut Connection,
     endings: &sql::JsonText,
 ) -> Result<BTreeMap<ProjectId, i64>, Error> {
-    let rows = sqlx::query::<Db>(concat!(
+    let rows = sqlx::query::<Db>(fenced(concat!(
         "update project_state as s set
              lease_token = null,
              lease_until = null,
@@ -257,7 +257,7 @@ async fn write_states(
          ) as a
          where s.project_id = a.id and s.epoch = a.epoch and s.lease_token = a.token
          returning project_id, revision"
-    ))
+    )))
     .bind(endings.clone())
     .fetch_all(connection)
     .await?;

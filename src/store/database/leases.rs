@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use uuid::Uuid;
 
 use super::{
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     clock::Instant,
     project::{ProjectId, SealedKey},
+    sabotage::{self, Safeguard},
     store::{Claim, Error, Lease, Request, Spent, value},
 };
 
@@ -166,9 +168,9 @@ pub(super) async fn renew(
     now: Instant,
 ) -> Result<Lease, Error> {
     let until = value::instant(now + ttl);
-    let renewed = sqlx::query::<Db>(
+    let renewed = sqlx::query::<Db>(fenced(
         "update project_state set lease_until = $4 where project_id = $1 and epoch = $2 and lease_token = $3",
-    )
+    ))
     .bind(lease.project.as_str())
     .bind(lease.epoch)
     .bind(lease.token.to_string())
@@ -249,6 +251,17 @@ pub(super) async fn rouse(
             .await?;
     }
     Ok(())
+}
+
+/// The statement as it is, with the check that `epoch` and `lease_token` are the lease's: the fence.
+pub(super) fn fenced(statement: &'static str) -> SqlStr {
+    if sabotage::is_out(Safeguard::Fence) {
+        let unfenced = statement
+            .replace(" and epoch = $2 and lease_token = $3", "")
+            .replace(" and s.epoch = a.epoch and s.lease_token = a.token", "");
+        return AssertSqlSafe(unfenced).into_sql_str();
+    }
+    statement.into_sql_str()
 }
 
 pub(super) fn lost(lease: &Lease) -> Error {

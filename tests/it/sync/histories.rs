@@ -7,7 +7,7 @@
 //! seed gives the same history.
 
 mod history;
-mod judge;
+pub(crate) mod judge;
 mod stage;
 mod tally;
 mod trouble;

@@ -9,17 +9,21 @@ use catalog_sync::{
     store::{HistoryFilter, LoggedChange, Removed, Shelf, Store},
 };
 
-use crate::{store::replay, sync::APP};
+use crate::store::replay;
 
 type Ids = BTreeSet<(Kind, String)>;
 
-pub(super) fn ids<'a>(keys: impl Iterator<Item = &'a Key>) -> Ids {
+pub(crate) fn ids<'a>(keys: impl Iterator<Item = &'a Key>) -> Ids {
     keys.map(|key| (key.kind, key.store_id.to_string()))
         .collect()
 }
 
 /// The catalog, once the log and what readers see agree with it.
-pub(super) async fn consistent(store: &dyn Store, id: &ProjectId) -> Result<Catalog, String> {
+pub(crate) async fn consistent(
+    store: &dyn Store,
+    id: &ProjectId,
+    app_id: &str,
+) -> Result<Catalog, String> {
     let catalog = store.load_catalog(id).await.unwrap();
     let log = store.read_history(id, &HistoryFilter::default()).await;
     let log = log.unwrap();
@@ -36,7 +40,7 @@ pub(super) async fn consistent(store: &dyn Store, id: &ProjectId) -> Result<Cata
     }
 
     let shelf = store.read_shelf(id, Removed::Included).await.unwrap();
-    let (present, removed) = on_shelf(&shelf);
+    let (present, removed) = on_shelf(&shelf, app_id);
     for (shown, known) in [(present, &catalog.present), (removed, &catalog.removed)] {
         let known = ids(known.keys());
         if shown != known {
@@ -69,7 +73,7 @@ fn in_sequence(log: &[LoggedChange]) -> Result<(), String> {
 }
 
 /// What readers see as present, and as removed.
-fn on_shelf(shelf: &Shelf) -> (Ids, Ids) {
+fn on_shelf(shelf: &Shelf, app_id: &str) -> (Ids, Ids) {
     let products = shelf.products.iter().map(|it| {
         let kind = match it.kind.as_deref() {
             Some("auto_renewable_subscription") => Kind::Subscription,
@@ -85,7 +89,7 @@ fn on_shelf(shelf: &Shelf) -> (Ids, Ids) {
         )
     });
     let grace_period = shelf.grace_period.iter();
-    let grace_period = grace_period.map(|_| (None, (Kind::GracePeriod, APP.to_owned())));
+    let grace_period = grace_period.map(|_| (None, (Kind::GracePeriod, app_id.to_owned())));
     let (mut present, mut removed) = (Ids::new(), Ids::new());
     for (removed_at, id) in products.chain(groups).chain(grace_period) {
         match removed_at {
@@ -97,7 +101,7 @@ fn on_shelf(shelf: &Shelf) -> (Ids, Ids) {
 }
 
 /// What differs between what is present and what upstream has. All else that ever was is a tombstone: the log says so.
-pub(super) fn disagreement(catalog: &Catalog, app: &App) -> Option<String> {
+pub(crate) fn disagreement(catalog: &Catalog, app: &App) -> Option<String> {
     let present: BTreeMap<_, _> = catalog.present.values().map(features).collect();
     let upstream = of_app(app);
     (present != upstream)

@@ -186,7 +186,7 @@ impl Play<'_> {
         }
 
         let (before, after) = (upstream(&before), upstream(&self.stage.app()));
-        let catalog = judge::consistent(&*self.engine.store, &self.project).await?;
+        let catalog = judge::consistent(&*self.engine.store, &self.project, APP).await?;
         let present = judge::ids(catalog.present.keys());
         let lost: Vec<_> = self
             .present
