@@ -4,7 +4,7 @@
 //! here and none of this, and a package is built without the feature besides. The binary refuses the variable in any build, as one
 //! that it does not know.
 
-/// What can be taken out. It is named in `CATALOG_SYNC_SABOTAGE` as here.
+/// What can be taken out. It is named in `CATALOG_SYNC_TEST__SABOTAGE` as here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Safeguard {
     /// That a write needs the lease's epoch and token to be the project's.
@@ -30,7 +30,7 @@ pub(crate) fn is_out(safeguard: Safeguard) -> bool {
             Safeguard::AssociatedData,
             Safeguard::Origin,
         ];
-        let named = crate::environment::variable("CATALOG_SYNC_SABOTAGE")?;
+        let named = crate::environment::variable("CATALOG_SYNC_TEST__SABOTAGE")?;
         all.into_iter().find(|it| *named == *format!("{it:?}"))
     });
     *out == Some(safeguard)

@@ -156,3 +156,18 @@ fn one_seed_tells_one_story() {
         assert_eq!(one.len(), other.len(), "seed {seed}");
     }
 }
+
+#[test]
+fn the_binary_takes_no_safeguard_out() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_catalog-sync"))
+        .arg("check-config")
+        .env("CATALOG_SYNC_TEST__SABOTAGE", "Fence")
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(
+        told.contains("CATALOG_SYNC_TEST__SABOTAGE: unknown variable"),
+        "{told}"
+    );
+}
