@@ -113,8 +113,8 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         for scheme in &arguments.scheme {
             let upstream = Upstream::start(size, scheme == "https")?;
             let place = Place::new(backend, size, &upstream).await?;
-            let mut worker = Worker::start(&place, &upstream, arguments.concurrency).await?;
-            let cold = worker.finish(&place, &upstream, size.projects).await?;
+            let mut worker = Worker::start(&place, &upstream, arguments.concurrency)?;
+            let cold = worker.finish(&place, &upstream, size.projects)?;
             let mut bare = bare::Fetcher::start(&upstream, size, arguments.concurrency).await?;
             let name = format!("{}, {scheme}", backend.name());
             report.row(&name, "cold", &cold, None);
@@ -123,10 +123,10 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             for _ in 0..arguments.rounds {
                 let fetched = bare.fetch()?;
                 place.ask_for_all().await?;
-                let again = worker.finish(&place, &upstream, size.projects).await?;
+                let again = worker.finish(&place, &upstream, size.projects)?;
                 report.row(&name, "unchanged", &again, Some(&fetched));
             }
-            worker.stop().await?;
+            worker.stop()?;
         }
     }
     report.print();

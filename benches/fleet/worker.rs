@@ -36,7 +36,7 @@ pub(crate) struct Round {
 }
 
 impl Worker {
-    pub(crate) async fn start(
+    pub(crate) fn start(
         place: &Place,
         upstream: &Upstream,
         concurrency: usize,
@@ -70,7 +70,7 @@ impl Worker {
     }
 
     /// Waits until so many runs have ended, and tells what was spent since the last time.
-    pub(crate) async fn finish(
+    pub(crate) fn finish(
         &mut self,
         place: &Place,
         upstream: &Upstream,
@@ -127,7 +127,7 @@ impl Worker {
         Ok(())
     }
 
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         let id = i32::try_from(self.process.id())
             .ok()
             .and_then(rustix::process::Pid::from_raw);
@@ -144,10 +144,10 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         // Only after a failure; else it has ended.
-        if let Ok(None) = self.process.try_wait() {
-            if let Err(error) = self.process.kill().and_then(|()| self.process.wait()) {
-                eprintln!("the worker could not be ended: {error}");
-            }
+        if let Ok(None) = self.process.try_wait()
+            && let Err(error) = self.process.kill().and_then(|()| self.process.wait())
+        {
+            eprintln!("the worker could not be ended: {error}");
         }
     }
 }
