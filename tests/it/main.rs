@@ -20,7 +20,7 @@ mod doctor;
 mod events;
 #[cfg(feature = "simulator")]
 mod exposed;
-#[cfg(all(feature = "nats", feature = "simulator"))]
+#[cfg(all(feature = "nats", feature = "rabbitmq", feature = "simulator"))]
 mod fleet;
 #[cfg(feature = "simulator")]
 mod history;

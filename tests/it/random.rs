@@ -23,7 +23,7 @@ impl Random {
         from + i64::try_from(self.below(width)).unwrap()
     }
 
-    #[cfg(all(feature = "nats", feature = "simulator"))]
+    #[cfg(all(feature = "nats", feature = "rabbitmq", feature = "simulator"))]
     pub(crate) fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }

@@ -4,8 +4,8 @@
 //! The files that hold secrets on purpose (.p8, `master.key`, what `url_file` names, the brokers' own configuration) are left
 //! out, and nothing else.
 
-mod canary;
-mod given;
+pub(crate) mod canary;
+pub(crate) mod given;
 mod stage;
 
 use catalog_sync::simulator::{Fault, FaultKind};

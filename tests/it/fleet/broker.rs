@@ -8,16 +8,16 @@ use async_nats::jetstream::{
     stream::{Config, RetentionPolicy},
 };
 use futures_util::StreamExt as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::Size;
+use super::{Size, place::Line};
 
 /// A server answers within this time, however busy.
 const GENEROUS: Duration = Duration::from_mins(1);
 
-/// The NATS server, with names that nobody else uses.
+/// A NATS server.
 pub(super) struct Broker {
-    pub(super) port: u16,
+    pub(super) line: Line,
     pub(super) prefix: &'static str,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Published {
 
 impl Broker {
     pub(super) async fn context(&self) -> Context {
-        let client = async_nats::connect(format!("127.0.0.1:{}", self.port)).await;
+        let client = async_nats::connect(format!("127.0.0.1:{}", self.line.server.port)).await;
         jetstream::new(client.unwrap())
     }
 
@@ -44,7 +44,7 @@ impl Broker {
         let context = self.context().await;
         let requests = Config {
             name: self.stream("REQUESTS"),
-            subjects: vec![format!("{}.requests", self.prefix)],
+            subjects: vec![self.requests()],
             retention: RetentionPolicy::WorkQueue,
             ..Config::default()
         };
@@ -66,11 +66,9 @@ impl Broker {
         context.create_stream(changes).await.unwrap();
     }
 
-    /// Asks for a sync, and waits until the broker has taken that.
-    pub(super) async fn ask(&self, context: &Context, project: &str) {
-        let body = json!({"version": 1, "project": project}).to_string();
-        let sent = context.publish(format!("{}.requests", self.prefix), body.into());
-        sent.await.unwrap().await.unwrap();
+    /// The subject of requests.
+    pub(super) fn requests(&self) -> String {
+        format!("{}.requests", self.prefix)
     }
 
     /// Every change in the stream, in its order.

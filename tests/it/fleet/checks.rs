@@ -1,74 +1,111 @@
-//! What must be found in the tables, at the broker and in the logs when it is over.
+//! What must be found in the tables, at the broker and in the logs when it is over, and the figures of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use catalog_sync::{
-    catalog::{Catalog, Kind},
-    clock::Instant,
-    simulator::{App, State},
-    store::HistoryFilter,
-};
-use serde_json::Value;
+use catalog_sync::clock::Instant;
+use serde_json::{Value, json};
 
 use super::{
     Size,
+    diary::Diary,
+    invariants as inv,
     place::Place,
-    story::Record,
-    tables::{Logged, Run, Tables},
+    story::Aftermath,
+    tables::{Run, Tables},
+    workers::Account,
 };
-use crate::store::replay;
 
 /// A killed worker's project is in other hands so long after its lease has run out, at the latest.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How many projects' change logs are replayed.
-const SAMPLE: usize = 200;
+/// After an outage only a hang takes longer than this until the next run begins.
+const RESUMED_WITHIN: Duration = Duration::from_mins(2);
 
 pub(super) async fn check(
     place: &Place,
     size: &Size,
     tables: &mut Tables,
-    record: &Record,
-    events: &[Value],
+    diary: &mut Diary,
+    account: &Account,
+    aftermath: &Aftermath,
 ) {
+    let events = &account.events;
     let runs = tables.runs().await;
     let changes = tables.changes().await;
     let by_project = by_project(&runs);
+    for run in &runs {
+        let of = json!({
+            "project": run.project_id, "epoch": run.epoch, "started_at": run.started_at,
+            "finished_at": run.finished_at, "revision": run.revision, "outcome": run.outcome,
+        });
+        diary.note("committed", of);
+    }
 
-    nothing_went_wrong(&runs, events);
-    assert_eq!(tables.set_aside().await, 0, "projects were set aside");
+    nothing_went_wrong(diary, &runs, events);
+    nobody_was_turned_away_by_a_lock(events);
+    assert_eq!(tables.integrity().await, ["ok"]);
+    assert_eq!(tables.partial_runs().await, 0);
+    who_was_set_aside_lost_three_workers(diary, events);
+    assert_eq!(tables.set_aside().await, [""; 0]);
     let left = tables.held().await;
     assert!(left.is_empty(), "leases are left: {left:?}");
-    let waits = every_request_has_its_run(record, &by_project);
-    assert_eq!(tables.doubled_slots().await, [], "slots with two runs");
-    assert!(tables.has_slot_index().await);
-    nobody_is_in_two_hands(&runs, &by_project);
-    logs_agree(&by_project, events);
-    let takeovers = every_killed_worker_is_followed(size, record, &by_project, events);
-    revisions_have_no_gap(&by_project, &changes);
-    catalogs_are_what_is_upstream(place).await;
+    inv::i1_epochs_are_not_interleaved(&runs, &by_project, &changes);
+    inv::i1_what_workers_finished_is_in_the_tables(&by_project, events);
+    let waits = inv::i2_no_request_is_lost(diary, &by_project);
+    inv::i3_a_slot_has_one_run(tables).await;
+    inv::i4_catalogs_are_what_is_upstream(place).await;
+    inv::i5_the_log_leads_to_the_catalog(place, &by_project, &changes).await;
+    inv::i6_nothing_was_removed_that_upstream_had(diary, &changes);
+    inv::i7_keys_stay_within_their_budget(place);
+    inv::i9_no_secret_was_written(place);
+    inv::i10_workers_do_not_grow(account);
+    let takeovers = every_killed_worker_is_followed(size, diary, &by_project, events);
+    let resumed = work_resumes_after_each_outage(diary, &runs);
     let published = match &place.broker {
         None => None,
         Some(broker) => {
             assert_eq!(broker.untaken().await, 0, "requests are left at the broker");
-            Some(every_change_was_published(
-                &changes,
-                &broker.published().await,
-            ))
+            let published = broker.published().await;
+            for change in &published {
+                let of = json!({"project": change.project, "id": change.id});
+                diary.note("published", of);
+            }
+            Some(inv::every_change_was_published(&changes, &published))
         }
     };
+    let fenced = account.fenced;
+    if diary.stops.len() >= inv::STOPS_THAT_BITE {
+        assert!(fenced > 0, "no fault led to a write that was refused");
+    }
 
     let count = |trigger: &str| runs.iter().filter(|run| run.trigger == trigger).count();
     let slots = runs.iter().filter(|run| run.slot_at.is_some()).count();
     let most = by_project.values().map(Vec::len).max().unwrap();
     let events = |name: &str| events.iter().filter(|it| it["event"] == name).count();
-    println!("  kills                    {}", record.kills.len());
+    println!("  kills                    {}", diary.kills.len());
     println!("  leases lost to them      {}", takeovers.len());
     println!("  takeover median / max    {}", spread(&takeovers));
+    println!("  set aside, resumed       {}", diary.set_aside.len());
+    println!("  stops past the lease     {}", diary.stops.len());
+    for (what, is_twice) in [("told to stop", false), ("told twice", true)] {
+        let endings = diary.endings.iter().filter(|it| it.1 == is_twice);
+        let took: Vec<Duration> = endings.map(|it| it.0).collect();
+        println!("  {what:<24} {}", took.len());
+        println!("    ended after            {}", spread(&took));
+    }
+    let held: usize = diary.stops.iter().map(|stop| stop.held.len()).sum();
+    println!("    with leases in hand    {held}");
+    println!("  writes fenced off        {fenced}");
+    println!("  runs given up            {}", events("sync.aborted"));
+    for (what, resumed) in &resumed {
+        println!("  {what:<24} {}", resumed.len());
+        println!("    resumed after          {}", spread(resumed));
+    }
     println!("  requests accepted        {}", waits.len());
+    println!("  answers lost             {}", diary.maybe);
     println!("  until their run began    {}", spread(&waits));
     println!("  runs                     {}", runs.len());
     println!("    on demand              {}", count("request"));
@@ -76,17 +113,20 @@ pub(super) async fn check(
     println!("    again                  {}", count("retry"));
     println!("    of one project at most {most}");
     println!("  slots that had a run     {slots}");
-    println!("  upstream edits           {}", record.edits);
+    println!("  upstream edits           {}", diary.edits);
     println!("  changes logged           {}", changes.len());
     if let Some(repeats) = published {
         println!("  changes published twice  {repeats}");
     }
-    println!("  runs fenced off          {}", events("sync.aborted"));
-    println!("  done after the load in   {:.1?}", record.answered_after);
-    println!("  told after the load in   {:.1?}", record.told_after);
+    println!(
+        "  done after the load in   {:.1?}",
+        aftermath.answered_after
+    );
+    println!("  told after the load in   {:.1?}", aftermath.told_after);
 }
 
-fn spread(durations: &[Duration]) -> String {
+/// The median and the most.
+pub(super) fn spread(durations: &[Duration]) -> String {
     let mut sorted = durations.to_vec();
     sorted.sort();
     match (sorted.get(sorted.len() / 2), sorted.last()) {
@@ -105,11 +145,17 @@ fn by_project(runs: &[Run]) -> BTreeMap<&str, Vec<&Run>> {
 }
 
 /// A worker says "error" when somebody must act. A run that lost its lease, because the machine was too busy to renew it, is
-/// repeated; all else is a defect.
-fn nothing_went_wrong(runs: &[Run], events: &[Value]) {
+/// repeated, and a server that is down is told; all else is a defect.
+fn nothing_went_wrong(diary: &Diary, runs: &[Run], events: &[Value]) {
+    let is_expected = |event: &Value| match event["event"].as_str() {
+        // Lines of libraries have no event.
+        Some("dependency.down") | None => !diary.outages.is_empty(),
+        Some("project.set_aside") => true,
+        Some(_) => event["error.code"] == "lease_lost",
+    };
     let errors: Vec<&Value> = events
         .iter()
-        .filter(|event| event["level"] == "ERROR" && event["error.code"] != "lease_lost")
+        .filter(|event| event["level"] == "ERROR" && !is_expected(event))
         .collect();
     assert!(errors.is_empty(), "{errors:#?}");
     let failed: Vec<&Run> = runs
@@ -119,64 +165,53 @@ fn nothing_went_wrong(runs: &[Run], events: &[Value]) {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// I2. Gives how long each waited for its run to begin.
-fn every_request_has_its_run(
-    record: &Record,
-    by_project: &BTreeMap<&str, Vec<&Run>>,
-) -> Vec<Duration> {
-    let mut waits = Vec::new();
-    let mut lost = Vec::new();
-    for (project, asked) in &record.asked {
-        let runs = by_project.get(project.as_str());
-        for &sent_at in asked {
-            let starts = runs.into_iter().flatten().map(|run| run.started_at);
-            match starts.filter(|&started_at| started_at >= sent_at).min() {
-                Some(started_at) => waits.push((started_at - sent_at).to_std().unwrap()),
-                None => lost.push((project, sent_at)),
-            }
-        }
-    }
-    assert!(lost.is_empty(), "requests without a run: {lost:?}");
-    waits
-}
-
-/// I1, by project and by key.
-fn nobody_is_in_two_hands(runs: &[Run], by_project: &BTreeMap<&str, Vec<&Run>>) {
-    for runs in by_project.values() {
-        for pair in runs.windows(2) {
-            assert!(pair[0].epoch < pair[1].epoch, "{pair:#?}");
-            assert!(pair[0].finished_at <= pair[1].started_at, "{pair:#?}");
-        }
-    }
-    let mut by_key = HashMap::<&str, Vec<&Run>>::new();
-    for run in runs {
-        by_key.entry(&run.key_id).or_default().push(run);
-    }
-    for runs in by_key.values_mut() {
-        runs.sort_by_key(|run| (run.started_at, run.finished_at));
-        for pair in runs.windows(2) {
-            assert!(pair[0].finished_at <= pair[1].started_at, "{pair:#?}");
-        }
+/// A project is set aside when its runs lose their workers three times in a row, as is promised, and for nothing else.
+fn who_was_set_aside_lost_three_workers(diary: &Diary, events: &[Value]) {
+    for project in &diary.set_aside {
+        let is_lost = |it: &&Value| it["event"] == "lease.lost" && it["project.id"] == **project;
+        let lost = events.iter().filter(is_lost).count();
+        assert!(lost >= 3, "{project} was set aside after {lost} losses");
     }
 }
 
-/// What workers said they finished is what stands in the tables: no epoch was finished twice, or by a worker that no table knows of.
-fn logs_agree(by_project: &BTreeMap<&str, Vec<&Run>>, events: &[Value]) {
-    let mut said = HashSet::new();
-    for event in events.iter().filter(|it| it["event"] == "sync.finished") {
-        let project = event["project.id"].as_str().unwrap();
-        let epoch = event["epoch"].as_i64().unwrap();
-        assert!(said.insert((project, epoch)), "finished twice: {event}");
-        let known = by_project[project].iter().any(|run| run.epoch == epoch);
-        assert!(known, "finished, and in no table: {event}");
+/// Several processes share an SQLite file, and somebody else locks it for a while: they wait for each other.
+fn nobody_was_turned_away_by_a_lock(events: &[Value]) {
+    let is_busy = |event: &&Value| {
+        let sentence = event["error.sentence"].as_str().unwrap_or_default();
+        sentence.contains("locked") || sentence.contains("busy")
+    };
+    let busy: Vec<&Value> = events.iter().filter(is_busy).collect();
+    assert!(busy.is_empty(), "{busy:#?}");
+}
+
+/// Gives, for each kind of outage, how long after each one the next run began.
+fn work_resumes_after_each_outage(
+    diary: &Diary,
+    runs: &[Run],
+) -> BTreeMap<&'static str, Vec<Duration>> {
+    let mut resumed = BTreeMap::<_, Vec<_>>::new();
+    for outage in &diary.outages {
+        let starts = runs.iter().map(|run| run.started_at);
+        let next = starts.filter(|start| *start >= outage.until).min();
+        let next =
+            next.unwrap_or_else(|| panic!("no run after {} at {}", outage.what, outage.until));
+        let after = (next - outage.until).to_std().unwrap();
+        assert!(
+            after < RESUMED_WITHIN,
+            "{} at {}: {after:?}",
+            outage.what,
+            outage.until
+        );
+        resumed.entry(outage.what).or_default().push(after);
     }
+    resumed
 }
 
 /// Gives how long after the kill each project of a killed worker was claimed again, or another with its key: one of them is
 /// synced at a time, and that one may lose its worker in turn.
 fn every_killed_worker_is_followed(
     size: &Size,
-    record: &Record,
+    diary: &Diary,
     by_project: &BTreeMap<&str, Vec<&Run>>,
     events: &[Value],
 ) -> Vec<Duration> {
@@ -194,7 +229,7 @@ fn every_killed_worker_is_followed(
         })
         .collect();
     let mut takeovers = Vec::new();
-    for kill in &record.kills {
+    for kill in &diary.kills {
         let of_worker = lost.iter().filter(|it| it.2.ends_with(&kill.suffix));
         let told: BTreeSet<(&str, i64)> = of_worker.map(|it| (it.0, it.1)).collect();
         let held = kill
@@ -218,7 +253,7 @@ fn every_killed_worker_is_followed(
                 .filter(|(other, _)| has_key(other))
                 .flat_map(|(_, runs)| runs)
                 .map(|run| run.started_at);
-            let later_kills = record
+            let later_kills = diary
                 .kills
                 .iter()
                 .filter(|later| later.held.iter().any(|held| has_key(&held.project_id)))
@@ -228,94 +263,11 @@ fn every_killed_worker_is_followed(
             let again_at = again_at.unwrap_or_else(|| panic!("{project} {epoch} is left"));
             let after = (again_at - kill.at).to_std().unwrap_or_default();
             assert!(
-                after <= size.lease + GRACE,
+                after <= size.lease + GRACE || diary.was_troubled(kill.at, again_at),
                 "{project} {epoch} was claimed again {after:?} after its worker was killed"
             );
             takeovers.push(after);
         }
     }
     takeovers
-}
-
-/// I5, as far as numbers go.
-fn revisions_have_no_gap(by_project: &BTreeMap<&str, Vec<&Run>>, changes: &[Logged]) {
-    let mut logged = BTreeMap::<&str, BTreeSet<i64>>::new();
-    for change in changes {
-        let revisions = logged.entry(&change.project_id).or_default();
-        revisions.insert(change.revision);
-        assert_eq!(revisions.last(), Some(&change.revision), "out of order");
-    }
-    for (project, runs) in by_project {
-        let last = runs.last().unwrap().revision;
-        let revisions: Vec<i64> = logged[project].iter().copied().collect();
-        assert_eq!(revisions, (1..=last).collect::<Vec<_>>(), "{project}");
-        assert!(runs.is_sorted_by_key(|run| run.revision), "{project}");
-    }
-}
-
-/// I4 for every project, and I5 for some.
-async fn catalogs_are_what_is_upstream(place: &Place) {
-    let state = place.simulator.state();
-    for (number, (project, app)) in place.projects.iter().enumerate() {
-        let id = project.parse().unwrap();
-        let catalog = place.store.load_catalog(&id).await.unwrap();
-        assert_eq!(named(&catalog), upstream(&state, app), "{project}");
-        if number < SAMPLE {
-            let log = place
-                .store
-                .read_history(&id, &HistoryFilter::default())
-                .await;
-            assert_eq!(replay(log.unwrap()), catalog.logged(), "{project}");
-        }
-    }
-}
-
-type Named = BTreeSet<(Kind, String, Option<String>)>;
-
-fn named(catalog: &Catalog) -> Named {
-    catalog
-        .present
-        .values()
-        .map(|entry| {
-            let name = entry.name().map(str::to_owned);
-            (entry.key.kind, entry.key.store_id.to_string(), name)
-        })
-        .collect()
-}
-
-fn upstream(state: &State, app: &str) -> Named {
-    let App {
-        id,
-        in_app_purchases,
-        subscription_groups,
-        ..
-    } = state.app(app).unwrap();
-    let mut named = Named::from([(Kind::GracePeriod, id.clone(), None)]);
-    for it in in_app_purchases {
-        named.insert((Kind::InAppPurchase, it.id.clone(), Some(it.name.clone())));
-    }
-    for group in subscription_groups {
-        let name = group.reference_name.clone();
-        named.insert((Kind::SubscriptionGroup, group.id.clone(), Some(name)));
-        for it in &group.subscriptions {
-            named.insert((Kind::Subscription, it.id.clone(), Some(it.name.clone())));
-        }
-    }
-    named
-}
-
-/// Gives how many were published more than once.
-fn every_change_was_published(changes: &[Logged], published: &[super::broker::Published]) -> usize {
-    let mut seen = HashSet::new();
-    let mut last = HashMap::<&str, i64>::new();
-    for change in published.iter().filter(|it| seen.insert(it.id.as_str())) {
-        let before = last.insert(&change.project, change.seq);
-        assert!(before < Some(change.seq), "{} is out of order", change.id);
-    }
-    let logged: HashSet<&str> = changes.iter().map(|change| change.id.as_str()).collect();
-    assert_eq!(logged.len(), changes.len());
-    let missing: Vec<_> = logged.difference(&seen).collect();
-    assert!(missing.is_empty(), "never published: {missing:?}");
-    assert!(seen.is_subset(&logged), "published, and in no log");
-    published.len() - seen.len()
 }

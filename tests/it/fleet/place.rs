@@ -10,10 +10,10 @@ use catalog_sync::{
     store::{self, Store},
     vault::{self, Vault},
 };
-use tempfile::TempDir;
+use tokio::task::block_in_place;
 
-use super::{Size, broker::Broker, tables::Tables};
-use crate::{house::handed_over, postgres};
+use super::{Size, broker::Broker, diary::Folder, proxy::Proxy, tables::Tables};
+use crate::{broker, house::handed_over, nats, postgres};
 
 /// How long an answer of Apple takes: long enough for kills to hit runs.
 const LATENCY: Duration = Duration::from_millis(120);
@@ -21,42 +21,56 @@ const LATENCY: Duration = Duration::from_millis(120);
 /// How many projects share each next key, over and over.
 const SHARING: [usize; 5] = [1, 1, 1, 2, 3];
 
+/// How far off the servers are: a fault is in the middle of something more often.
+const DISTANCE: Duration = Duration::from_millis(2);
+
+/// A server of the fleet's own, and the way that workers have to it.
+pub(super) struct Line {
+    pub(super) server: broker::Broker,
+    pub(super) proxy: Proxy,
+}
+
+impl Line {
+    async fn to(server: broker::Broker) -> Self {
+        let proxy = Proxy::before(server.port, DISTANCE).await;
+        Self { server, proxy }
+    }
+}
+
 pub(super) struct Place {
-    pub(super) folder: TempDir,
+    pub(super) folder: Folder,
+    /// Of the database, around the proxy.
     pub(super) url: String,
     pub(super) store: Arc<dyn Store>,
     pub(super) simulator: Simulator,
     /// By number: the project's id and its app's.
     pub(super) projects: Vec<(String, String)>,
     pub(super) broker: Option<Broker>,
-    _postgres: Option<postgres::Database>,
+    pub(super) database: Option<Line>,
 }
 
 impl Place {
     pub(super) async fn with_postgres_and_nats(size: &Size) -> Self {
-        let server = tokio::task::spawn_blocking(|| crate::nats::shared().port);
+        let (nats, (server, url)) = block_in_place(|| (nats::start(""), postgres::own()));
         let broker = Broker {
-            port: server.await.unwrap(),
+            line: Line::to(nats).await,
             prefix: "fleet",
         };
         broker.prepare(size).await;
-        let database = postgres::database().await;
-        let folder = tempfile::tempdir().unwrap();
-        let url = database.url().to_owned();
         Self {
             broker: Some(broker),
-            _postgres: Some(database),
-            ..Self::new(size, folder, url).await
+            database: Some(Line::to(server).await),
+            ..Self::new(size, Folder::new(), url).await
         }
     }
 
     pub(super) async fn with_sqlite(size: &Size) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("catalog.db").display());
+        let folder = Folder::new();
+        let url = format!("sqlite:{}", folder.join("catalog.db").display());
         Self::new(size, folder, url).await
     }
 
-    async fn new(size: &Size, folder: TempDir, url: String) -> Self {
+    async fn new(size: &Size, folder: Folder, url: String) -> Self {
         let (state, owners) = upstream(size.projects);
         let simulator = Simulator::start(state).await.unwrap();
         simulator.set_latency(LATENCY);
@@ -70,8 +84,22 @@ impl Place {
             simulator,
             projects,
             broker: None,
-            _postgres: None,
+            database: None,
         }
+    }
+
+    /// Each project with its key.
+    pub(super) fn keys(&self) -> Vec<(String, String)> {
+        let state = self.simulator.state();
+        let key_of = |app: &str| {
+            let mut teams = state.teams.iter();
+            let team = teams.find(|team| team.apps.iter().any(|it| it.id == app));
+            team.unwrap().keys[0].key_id.clone()
+        };
+        self.projects
+            .iter()
+            .map(|(project, app)| (project.clone(), key_of(app)))
+            .collect()
     }
 
     pub(super) async fn tables(&self) -> Tables {
@@ -82,7 +110,8 @@ impl Place {
     pub(super) fn environment(&self, size: &Size) -> Vec<(&'static str, String)> {
         let lease = size.lease.as_millis();
         let mut variables = vec![
-            ("CATALOG_SYNC_STORE__URL", self.url.clone()),
+            ("CATALOG_SYNC_STORE__URL", self.url_of_workers()),
+            ("CATALOG_SYNC_HEALTH__LISTEN", "127.0.0.1:0".to_owned()),
             (
                 "CATALOG_SYNC_APP_STORE__BASE_URL",
                 self.simulator.base_url().to_owned(),
@@ -94,11 +123,22 @@ impl Place {
             // Edits here are many for a minute, and none is an accident.
             ("CATALOG_SYNC_GUARD__REMOVED_PERCENT", "100".to_owned()),
         ];
-        if let Some(Broker { port, prefix }) = &self.broker {
-            variables.push(("CATALOG_SYNC_NATS__URL", format!("nats://127.0.0.1:{port}")));
+        if let Some(Broker { line, prefix }) = &self.broker {
+            let url = format!("nats://127.0.0.1:{}", line.proxy.port);
+            variables.push(("CATALOG_SYNC_NATS__URL", url));
             variables.push(("CATALOG_SYNC_NATS__PREFIX", (*prefix).to_owned()));
         }
         variables
+    }
+
+    fn url_of_workers(&self) -> String {
+        match &self.database {
+            None => self.url.clone(),
+            Some(Line { server, proxy }) => {
+                let (from, to) = (format!(":{}/", server.port), format!(":{}/", proxy.port));
+                self.url.replace(&from, &to)
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use catalog_sync::clock::Instant;
 use sqlx::{
     Connection as _, FromRow, PgConnection, SqliteConnection,
-    postgres::PgRow,
+    postgres::{PgConnectOptions, PgRow},
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
 
@@ -45,6 +45,10 @@ pub(super) struct Logged {
     pub(super) revision: i64,
     /// `<run_id>-<seq>`
     pub(super) id: String,
+    /// Of the run that wrote it.
+    pub(super) epoch: i64,
+    pub(super) op: String,
+    pub(super) store_id: String,
 }
 
 impl Tables {
@@ -54,7 +58,9 @@ impl Tables {
             let options = options.busy_timeout(Duration::from_mins(1));
             Self::Sqlite(SqliteConnection::connect_with(&options).await.unwrap())
         } else {
-            Self::Postgres(PgConnection::connect(url).await.unwrap())
+            let options: PgConnectOptions = url.parse().unwrap();
+            let options = options.application_name("story");
+            Self::Postgres(PgConnection::connect_with(&options).await.unwrap())
         }
     }
 
@@ -77,7 +83,7 @@ impl Tables {
     }
 
     /// Asks for a sync as the host does.
-    pub(super) async fn ask(&mut self, project: &str) {
+    pub(super) async fn ask(&mut self, project: &str) -> Result<(), sqlx::Error> {
         let sql = "insert into sync_requests (project_id) values ($1)";
         match self {
             Self::Sqlite(connection) => {
@@ -89,7 +95,55 @@ impl Tables {
                 asked.map(drop)
             }
         }
+    }
+
+    /// Begins to write and lets nobody else write until [`Tables::unlock`].
+    pub(super) async fn lock(&mut self) {
+        self.execute("begin immediate").await;
+    }
+
+    pub(super) async fn unlock(&mut self) {
+        self.execute("rollback").await;
+    }
+
+    async fn execute(&mut self, sql: &'static str) {
+        match self {
+            Self::Sqlite(connection) => sqlx::query(sql).execute(connection).await.map(drop),
+            Self::Postgres(connection) => sqlx::query(sql).execute(connection).await.map(drop),
+        }
         .unwrap();
+    }
+
+    /// What SQLite finds wrong with its file: "ok" if nothing. Postgres has no such question.
+    pub(super) async fn integrity(&mut self) -> Vec<String> {
+        match self {
+            Self::Sqlite(connection) => sqlx::query_scalar("pragma integrity_check")
+                .fetch_all(connection)
+                .await
+                .unwrap(),
+            Self::Postgres(_) => vec!["ok".to_owned()],
+        }
+    }
+
+    /// Changes without the run that wrote them, and projects whose revision is not that of their latest change.
+    pub(super) async fn partial_runs(&mut self) -> i64 {
+        self.count(
+            "select (select count(*) from catalog_changes c
+                     where not exists (select 1 from sync_runs r where r.run_id = c.run_id))
+                  + (select count(*) from project_status s
+                     where s.revision <> (select coalesce(max(c.revision), 0) from catalog_changes c
+                                          where c.project_id = s.project_id))",
+        )
+        .await
+    }
+
+    /// Ends the sessions of all others, and gives how many there were.
+    pub(super) async fn end_sessions(&mut self) -> i64 {
+        self.count(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity
+             where backend_type = 'client backend' and application_name <> 'story'",
+        )
+        .await
     }
 
     /// All projects that are in somebody's hands.
@@ -117,9 +171,11 @@ impl Tables {
         self.count("select count(*) from outbox").await
     }
 
-    pub(super) async fn set_aside(&mut self) -> i64 {
-        self.count("select count(*) from project_status where set_aside_at is not null")
-            .await
+    /// Projects that are left alone because their runs lost their workers.
+    pub(super) async fn set_aside(&mut self) -> Vec<String> {
+        let sql = "select project_id from project_status where set_aside_at is not null";
+        let rows: Vec<(String,)> = self.rows(sql).await;
+        rows.into_iter().map(|(project,)| project).collect()
     }
 
     /// Slots that have more than one run.
@@ -182,14 +238,22 @@ impl Tables {
 
     /// The change log, in the order of each project.
     pub(super) async fn changes(&mut self) -> Vec<Logged> {
-        let rows: Vec<(String, i64, String, i64)> = self
-            .rows("select project_id, revision, run_id, seq from catalog_changes order by project_id, seq")
+        type Row = (String, i64, String, i64, i64, String, String);
+        let rows: Vec<Row> = self
+            .rows(
+                "select c.project_id, c.revision, c.run_id, c.seq, r.epoch, c.op, c.store_id
+                 from catalog_changes c join sync_runs r on r.run_id = c.run_id
+                 order by c.project_id, c.seq",
+            )
             .await;
         rows.into_iter()
-            .map(|(project_id, revision, run_id, seq)| Logged {
-                project_id,
-                revision,
-                id: format!("{run_id}-{seq}"),
+            .map(|row| Logged {
+                project_id: row.0,
+                revision: row.1,
+                id: format!("{}-{}", row.2, row.3),
+                epoch: row.4,
+                op: row.5,
+                store_id: row.6,
             })
             .collect()
     }

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use catalog_sync::simulator::{App, Key, Role, State, Team};
+use catalog_sync::simulator::{App, Key, Role, Simulator, State, Team};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::block_in_place;
 
@@ -104,16 +104,7 @@ pub(super) fn canaries(house: &House) -> Vec<Canary> {
         Canary::new("RabbitMQ password", RABBITMQ_PASSWORD),
         Canary::new("wrong password", WRONG_PASSWORD),
     ];
-    for key in house
-        .simulator
-        .state()
-        .teams
-        .iter()
-        .flat_map(|team| &team.keys)
-    {
-        let name = format!("private key {}", key.key_id);
-        canaries.push(Canary::new(name, from_scalar(&der(&key.private_key), 32)));
-    }
+    canaries.extend(of(&house.simulator, &house.path("master.key")));
     for (fixture, length) in [("sec1.pem", 32), ("p384.pem", 48)] {
         canaries.push(Canary::new(
             fixture,
@@ -122,15 +113,24 @@ pub(super) fn canaries(house: &House) -> Vec<Canary> {
     }
     let rsa = der(&shipped("rsa.pem"));
     canaries.push(Canary::new("rsa.pem", &rsa[rsa.len() / 2..]));
+    canaries
+}
 
-    let master = fs::read_to_string(house.path("master.key")).unwrap();
+/// Private keys, tokens with their signatures, and the master keys in that file.
+pub(crate) fn of(simulator: &Simulator, master_keys: &Path) -> Vec<Canary> {
+    let mut canaries = Vec::new();
+    for key in simulator.state().teams.iter().flat_map(|team| &team.keys) {
+        let name = format!("private key {}", key.key_id);
+        canaries.push(Canary::new(name, from_scalar(&der(&key.private_key), 32)));
+    }
+    let master = fs::read_to_string(master_keys).unwrap();
     for line in master.lines().filter(|line| !line.starts_with('#')) {
         let (id, key) = line.split_once(':').unwrap();
         let key = BASE64_STANDARD.decode(key.trim()).unwrap();
         assert_eq!(key.len(), 32);
         canaries.push(Canary::new(format!("master key {id}"), key));
     }
-    for (number, token) in house.simulator.tokens().into_iter().enumerate() {
+    for (number, token) in simulator.tokens().into_iter().enumerate() {
         let (_, signature) = token.rsplit_once('.').unwrap();
         let signature = Canary::new(format!("signature of token {number}"), signature);
         canaries.push(signature);
