@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    ops::AddAssign,
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Arc,
@@ -42,9 +43,18 @@ struct Project {
     requests: Vec<String>,
 }
 
-/// What one round cost.
+/// What a round cost, or several.
+#[derive(Default)]
 pub(crate) struct Fetched {
+    pub(crate) projects: usize,
     pub(crate) cpu: Duration,
+}
+
+impl AddAssign for Fetched {
+    fn add_assign(&mut self, other: Self) {
+        self.projects += other.projects;
+        self.cpu += other.cpu;
+    }
 }
 
 /// The role: fetches everything once for each line of standard input, and answers it with the bytes that came.
@@ -102,6 +112,7 @@ async fn fetch_project(
 
 /// The process, from outside.
 pub(crate) struct Fetcher {
+    projects: usize,
     process: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -141,6 +152,7 @@ impl Fetcher {
         let orders = process.stdin.take().context("it has standard input")?;
         let stdout = process.stdout.take().context("it has standard output")?;
         Ok(Self {
+            projects: size.projects,
             process,
             orders,
             answers: BufReader::new(stdout),
@@ -157,6 +169,7 @@ impl Fetcher {
         let bytes: usize = line.trim().parse().context("the bare fetch failed")?;
         ensure!(bytes > 0, "nothing was fetched");
         Ok(Fetched {
+            projects: self.projects,
             cpu: process::cpu(pid)?.saturating_sub(cpu),
         })
     }

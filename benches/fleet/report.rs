@@ -40,7 +40,12 @@ impl Report {
             format!("{:.0}", runs / worker.wall.as_secs_f64()),
             format!("{:.0}", runs / own),
             format!("{:.2}", a_run(worker.cpu)),
-            bare.map_or_else(String::new, |bare| format!("{:.2}", a_run(bare.cpu))),
+            bare.map_or_else(String::new, |bare| {
+                format!(
+                    "{:.2}",
+                    bare.cpu.as_secs_f64() * 1000.0 / bare.projects as f64
+                )
+            }),
             bare.map_or_else(String::new, |bare| {
                 format!("{:.2}", worker.cpu.as_secs_f64() / bare.cpu.as_secs_f64())
             }),

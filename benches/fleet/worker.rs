@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    ops::AddAssign,
     process::{Child, ChildStderr, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -19,7 +20,8 @@ pub(crate) struct Worker {
     database_cpu: Duration,
 }
 
-/// What a round over all projects cost.
+/// What a round over all projects cost, or several.
+#[derive(Default)]
 pub(crate) struct Round {
     pub(crate) runs: usize,
     /// From the first run's claim to the last one's end.
@@ -33,6 +35,20 @@ pub(crate) struct Round {
     pub(crate) bytes: u64,
     /// The most memory that the worker ever had, in bytes.
     pub(crate) memory: u64,
+}
+
+impl AddAssign for Round {
+    fn add_assign(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.wall += other.wall;
+        self.cpu += other.cpu;
+        self.upstream_cpu += other.upstream_cpu;
+        self.database_cpu += other.database_cpu;
+        self.requests += other.requests;
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.memory = self.memory.max(other.memory);
+    }
 }
 
 impl Worker {
