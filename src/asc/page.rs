@@ -27,6 +27,9 @@ use crate::{
 /// How many things a page may have, which is what every list asks for.
 const PAGE: usize = 200;
 
+/// A listing of more pages is not known again: what it is known by is read and written with each run.
+const MOST_MARKED: usize = 64;
+
 /// How often a listing that moves is read before giving up.
 const READINGS: usize = 3;
 
@@ -165,7 +168,8 @@ async fn read_pages(
         };
         let (digest, came) = session.get_with(&url, &decode).await?;
         let next = match came {
-            Came::Same(body) => {
+            Came::Same(mut body) => {
+                body.shrink_to_fit();
                 *taken += room.take(body.len());
                 held.push(body);
                 before.and_then(|page| page.next.clone())
@@ -183,19 +187,26 @@ async fn read_pages(
                 reading.take(page.document)?
             }
         };
-        let page = catalog::Page {
+        let next = next
+            .map(|next| follow(&next, &first))
+            .transpose()
+            .map_err(|astray| fail(Failure::Astray(astray)))?;
+        reading.listed.mark.push(catalog::Page {
             digest,
-            next: next.clone(),
-        };
-        reading.listed.mark.push(page);
+            // As a URL, which can be stored whatever stood in the link.
+            next: next.as_ref().map(Url::to_string),
+        });
         let Some(next) = next else {
+            if reading.listed.mark.len() > MOST_MARKED {
+                reading.listed.mark.clear();
+            }
             return Ok(match known {
                 Some(_) => Listing::Same,
                 None => Listing::Other(reading.listed),
             });
         };
         visited.insert(url);
-        url = follow(&next, &first).map_err(|astray| fail(Failure::Astray(astray)))?;
+        url = next;
         if visited.contains(&url) {
             return Err(fail(Failure::Astray(Astray::Circle)));
         }

@@ -33,7 +33,8 @@ pub(super) async fn commit(
 ) -> Result<Committed, Error> {
     let ending = Ending::of(lease, plan, run, aftermath);
     let revisions = endings::write(connection, worker, &[ending]).await?;
-    let revision = *revisions.get(&lease.project).ok_or_else(|| lost(lease))?;
+    let ended = (lease.project.clone(), lease.epoch);
+    let revision = *revisions.get(&ended).ok_or_else(|| lost(lease))?;
     holds::turn(connection, lease, &aftermath.hold, run).await?;
     let mut rows = 0;
     if !plan.changes().is_empty() {

@@ -146,14 +146,17 @@ impl Ending {
     }
 }
 
-/// Writes how runs of different projects ended. Gives the revision of each project whose lease lasts: of the others nothing is written.
+/// The revisions after the runs whose leases lasted, by project and epoch.
+pub(super) type Revisions = BTreeMap<(ProjectId, i64), i64>;
+
+/// Writes how runs ended. Gives the revision after each whose lease lasts: of the others nothing is written.
 ///
 /// First in a transaction, for it checks the leases and keeps their rows until the end.
 pub(super) async fn write(
     connection: &mut Connection,
     worker: &str,
     endings: &[Ending],
-) -> Result<BTreeMap<ProjectId, i64>, Error> {
+) -> Result<Revisions, Error> {
     let all = sql::json(endings);
     if endings.len() > 1 {
         lock_states(connection, &all).await?;
@@ -164,7 +167,7 @@ pub(super) async fn write(
     }
     let lasting: Vec<&Ending> = endings
         .iter()
-        .filter(|ending| revisions.contains_key(&ending.id))
+        .filter(|ending| revisions.contains_key(&(ending.id.clone(), ending.epoch)))
         .collect();
     write_records(connection, worker, &lasting).await?;
     let bills: Vec<_> = lasting.iter().map(|ending| &ending.spent).collect();
@@ -175,7 +178,7 @@ pub(super) async fn write(
 async fn write_states(
     connection: &mut Connection,
     endings: &sql::JsonText,
-) -> Result<BTreeMap<ProjectId, i64>, Error> {
+) -> Result<Revisions, Error> {
     let rows = sqlx::query::<Db>(fenced(concat!(
         "update project_state as s set
              lease_token = null,
@@ -215,7 +218,7 @@ async fn write_states(
                  value ->> 'id' as id,
                  ",
         sql::as_integer!("value ->> 'epoch'"),
-        " as epoch,
+        " as run_epoch,
                  value ->> 'token' as token,
                  ",
         sql::as_integer!("value ->> 'rise'"),
@@ -255,8 +258,8 @@ async fn write_states(
         sql::each!("$1"),
         "
          ) as a
-         where s.project_id = a.id and s.epoch = a.epoch and s.lease_token = a.token
-         returning project_id, revision"
+         where s.project_id = a.id and s.epoch = a.run_epoch and s.lease_token = a.token
+         returning project_id, epoch, revision"
     )))
     .bind(endings.clone())
     .fetch_all(connection)
@@ -264,7 +267,8 @@ async fn write_states(
     rows.iter()
         .map(|row| {
             let row = Row::new(row, "project_state", &["project_id"]);
-            Ok((row.name("project_id")?, row.value("revision")?))
+            let run = (row.name("project_id")?, row.value("epoch")?);
+            Ok((run, row.value("revision")?))
         })
         .collect()
 }

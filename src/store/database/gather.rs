@@ -8,13 +8,18 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 
-use super::{Writer, endings::Ending, leases::lost};
+use super::{
+    Writer,
+    endings::{Ending, Revisions},
+    leases::lost,
+};
 use crate::store::{Error, Lease};
 
 /// So many at once, so that a lease that is checked among them is not held up for long.
@@ -86,7 +91,11 @@ async fn write_all(writer: Writer, mut waiting: mpsc::UnboundedReceiver<Waiting>
         {
             batch.push(next);
         }
-        write(&writer, batch).await;
+        // Who gave up has given its lease back, or tried to.
+        batch.retain(|waiting| !waiting.answer.is_closed());
+        if !batch.is_empty() {
+            write(&writer, batch).await;
+        }
         next_at = Instant::now() + pause;
     }
 }
@@ -94,35 +103,26 @@ async fn write_all(writer: Writer, mut waiting: mpsc::UnboundedReceiver<Waiting>
 async fn write(writer: &Writer, batch: Vec<Waiting>) {
     let (answers, endings): (Vec<_>, Vec<_>) = batch
         .into_iter()
-        .map(
-            |Waiting {
-                 lease,
-                 ending,
-                 answer,
-             }| ((lease, answer), ending),
-        )
+        .map(|it| ((it.lease, it.answer), it.ending))
         .unzip();
     match writer.write(&endings).await {
         Ok(revisions) => {
             for (lease, answer) in answers {
-                let revision = revisions.get(&lease.project).copied();
-                tell(answer, revision.ok_or_else(|| lost(&lease)));
+                tell(answer, revision(&revisions, &lease));
             }
         }
-        // The database refused, so nothing was written. It may refuse one alone.
-        Err(Error::Database(_)) if endings.len() > 1 => {
-            for ((lease, answer), ending) in answers.into_iter().zip(endings) {
+        // The database refused, so nothing was written; perhaps for one row among them, which is locked or cannot be written.
+        Err(Error::Database(sqlx::Error::Database(_))) if endings.len() > 1 => {
+            let alone = answers.into_iter().zip(endings);
+            let alone = alone.map(async |((lease, answer), ending)| {
                 let written = writer.write(&[ending]).await;
-                tell(
-                    answer,
-                    written.and_then(|revisions| {
-                        let revision = revisions.get(&lease.project).copied();
-                        revision.ok_or_else(|| lost(&lease))
-                    }),
-                );
-            }
+                let told = written.and_then(|revisions| revision(&revisions, &lease));
+                tell(answer, told);
+            });
+            join_all(alone).await;
         }
         Err(error) => {
+            let error = writer.explain(error).await;
             let said = error.to_string();
             let mut first = Some(error);
             for (_, answer) in answers {
@@ -134,6 +134,11 @@ async fn write(writer: &Writer, batch: Vec<Waiting>) {
             }
         }
     }
+}
+
+fn revision(revisions: &Revisions, lease: &Lease) -> Result<i64, Error> {
+    let run = (lease.project.clone(), lease.epoch);
+    revisions.get(&run).copied().ok_or_else(|| lost(lease))
 }
 
 /// Who does not wait any more was cut off, and knows nothing of how it ended, as of any commit whose answer is lost.

@@ -258,7 +258,7 @@ pub(super) fn fenced(statement: &'static str) -> SqlStr {
     if sabotage::is_out(Safeguard::Fence) {
         let unfenced = statement
             .replace(" and epoch = $2 and lease_token = $3", "")
-            .replace(" and s.epoch = a.epoch and s.lease_token = a.token", "");
+            .replace(" and s.epoch = a.run_epoch and s.lease_token = a.token", "");
         return AssertSqlSafe(unfenced).into_sql_str();
     }
     statement.into_sql_str()

@@ -32,12 +32,16 @@ mod unforeseen;
 mod usage;
 mod views;
 
-use std::{collections::BTreeMap, future::Future, ops::Deref, sync::Arc, time::Duration};
+use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::Pool;
 
-use self::{endings::Ending, gather::Gatherer, lent::Lent};
+use self::{
+    endings::{Ending, Revisions},
+    gather::Gatherer,
+    lent::Lent,
+};
 use super::{Db, Place, sql};
 use crate::{
     budget::Ledger,
@@ -137,27 +141,40 @@ impl Deref for Database {
 }
 
 impl Writer {
-    /// How several runs ended, in a transaction; the revisions of the projects whose leases last.
-    async fn write(&self, endings: &[Ending]) -> Result<BTreeMap<ProjectId, i64>, Error> {
-        transaction!(self, sql::BEGIN_WRITE, |connection| endings::write(
-            connection,
-            &self.worker,
-            endings
-        ))
+    /// How several runs ended, in a transaction. What the database answers to that is not explained yet.
+    async fn write(&self, endings: &[Ending]) -> Result<Revisions, Error> {
+        self.in_time(async {
+            let wait = self.metrics.await_database();
+            let _turn = self.place.turn(sql::BEGIN_WRITE).await;
+            transaction!(self.pool, wait, sql::BEGIN_WRITE, |connection| {
+                endings::write(connection, &self.worker, endings)
+            })
+        })
+        .await
     }
 
     /// Waits for the work no longer than this database may take, and puts its errors into words.
     async fn deadline<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let limit = self.place.call_timeout();
-        let done = tokio::time::timeout(limit, work)
-            .await
-            .unwrap_or_else(|_| Err(self.place.silent(limit)));
-        match done {
-            Err(Error::Database(error)) => Err(self.place.explain(error).await),
+        match self.in_time(work).await {
             Err(error @ Error::LeaseLost { .. }) => {
                 self.metrics.count_fenced_write();
                 Err(error)
             }
+            Err(error) => Err(self.explain(error).await),
+            done => done,
+        }
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let limit = self.place.call_timeout();
+        tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(self.place.silent(limit)))
+    }
+
+    async fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Database(error) => self.place.explain(error).await,
             other => other,
         }
     }

@@ -183,6 +183,10 @@ pub(super) async fn replace_key(
         return Err(unknown(connection, id).await);
     }
     let before = load_key(connection, id).await?;
+    sqlx::query::<Db>(sql::LOCK_KEYS)
+        .bind(sql::json(&[&before.key_id, &key.key_id]))
+        .fetch_all(&mut *connection)
+        .await?;
     sqlx::query::<Db>(
         "update projects set app_id = $2, bundle_id = $3, app_name = $4 where id = $1",
     )

@@ -243,6 +243,10 @@ pub(super) const LOCK_KEY: &str = "select 1 from key_usage where key_id = $1 for
 pub(super) const IS_RETIRED: &str =
     "select retired_at is not null from master_key_checks where id = $1 for share";
 
+/// Those of an array of Key IDs that are there, in the order of [`LOCK_USAGES`].
+pub(super) const LOCK_KEYS: &str = "
+    select key_id from key_usage where key_id in (select jsonb_array_elements_text($1)) order by key_id for update";
+
 /// In one order, so that two transactions that take several rows never wait for each other.
 pub(super) const LOCK_USAGES: &str = "
     select k.project_id, u.key_id, u.ledger

@@ -223,6 +223,9 @@ pub(super) const LOCK_KEY: &str = "select $1";
 pub(super) const IS_RETIRED: &str =
     "select retired_at is not null from master_key_checks where id = $1";
 
+/// Nothing: a writing transaction has the database to itself.
+pub(super) const LOCK_KEYS: &str = "select $1";
+
 pub(super) const LOCK_USAGES: &str = "
     select k.project_id, u.key_id, u.ledger
     from json_each($1) join api_keys k on k.project_id = value ->> 'id' join key_usage u on u.key_id = k.key_id";

@@ -2,17 +2,23 @@
 
 use std::{pin::pin, time::Duration};
 
+use catalog_sync::{
+    catalog::Plan,
+    run::Run,
+    store::{self, Aftermath, Claim, Error, Options},
+};
 use futures_util::{FutureExt as _, future::join};
 use serde_json::Value;
 use sqlx::postgres::PgListener;
+use uuid::Uuid;
 
 use super::{
     Fresh, fresh_postgres,
     outbox::{hold, read},
     raw::Raw,
     sample::{
-        add, add_settled, add_with_key, ask, at, coins, finish, history, id, names, pending, sync,
-        take, take_one,
+        add, add_settled, add_with_key, ask, at, coins, finish, history, id, names, pending, run,
+        sync, take, take_one,
     },
 };
 use crate::postgres;
@@ -57,6 +63,51 @@ async fn a_project_whose_row_is_locked_is_passed_by() {
     assert_eq!(names(&take(&*fresh.store, 9, at(0)).await), ["b"]);
     raw.run("rollback").await;
     assert_eq!(names(&take(&*fresh.store, 9, at(0)).await), ["a"]);
+}
+
+/// Ends of runs that are written together: one whose row is locked does not take the others with it.
+#[tokio::test]
+async fn a_row_that_is_locked_holds_up_its_own_run_alone() {
+    let (fresh, mut raw) = fresh().await;
+    let options = Options {
+        gather: Duration::from_secs(1),
+        lock_timeout: Duration::from_millis(300),
+        ..Options::default()
+    };
+    let store = store::open(&fresh.url, &options).await.unwrap();
+    for name in ["a", "b", "c", "d"] {
+        add_with_key(&*store, name, name).await;
+    }
+    let claims = take(&*store, 9, at(0)).await.claims;
+    let plan = Plan::nothing();
+    let run = run(&plan, 1);
+    let end = |claim: &Claim| {
+        let (lease, run) = (
+            claim.lease.clone(),
+            Run {
+                id: Uuid::now_v7(),
+                ..run.clone()
+            },
+        );
+        let (store, plan) = (&store, &plan);
+        async move {
+            store
+                .commit(&lease, plan, &run, &Aftermath::default())
+                .await
+        }
+    };
+    // The next ones wait for each other after this.
+    end(&claims[0]).await.unwrap();
+    raw.run("begin; select 1 from project_state where project_id = 'b' for update")
+        .await;
+    let (locked, one, other) = tokio::join!(end(&claims[1]), end(&claims[2]), end(&claims[3]));
+    assert!(matches!(locked, Err(Error::Unavailable(_))), "{locked:?}");
+    one.unwrap();
+    other.unwrap();
+    raw.run("rollback").await;
+    end(&claims[1]).await.unwrap();
+    let again = end(&claims[2]).await;
+    assert!(matches!(again, Err(Error::LeaseLost { .. })), "{again:?}");
 }
 
 #[tokio::test]
