@@ -4,6 +4,7 @@
 //! listed completely is not compared, nothing but an approved plan is written, and every run that began leaves a record.
 
 mod confirm;
+mod failure;
 mod fetch;
 mod marks;
 mod report;
@@ -358,7 +359,7 @@ impl Engine {
                 .collect(),
             error: fetched
                 .error
-                .map(|error| fetch::rejected_by_now(error, &key_health, finished_at)),
+                .map(|error| failure::rejected_by_now(error, &key_health, finished_at)),
             failures: fetched.failures,
             counts: plan.changes().counts(),
             hold: hold.as_ref().map(Hold::summary),

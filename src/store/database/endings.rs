@@ -79,6 +79,11 @@ struct Record {
 }
 
 impl Ending {
+    /// Whose end it is: a project's, under an epoch.
+    pub(super) fn run(&self) -> (ProjectId, i64) {
+        (self.id.clone(), self.epoch)
+    }
+
     pub(super) fn of(lease: &Lease, plan: &Plan, run: &Run, aftermath: &Aftermath) -> Self {
         let finished_at = instant_text(run.finished_at);
         let key = &aftermath.key_health;
@@ -167,7 +172,7 @@ pub(super) async fn write(
     }
     let lasting: Vec<&Ending> = endings
         .iter()
-        .filter(|ending| revisions.contains_key(&(ending.id.clone(), ending.epoch)))
+        .filter(|ending| revisions.contains_key(&ending.run()))
         .collect();
     write_records(connection, worker, &lasting).await?;
     let bills: Vec<_> = lasting.iter().map(|ending| &ending.spent).collect();

@@ -18,16 +18,14 @@ use tokio::{
 use super::{
     Writer,
     endings::{Ending, Revisions},
-    leases::lost,
 };
-use crate::store::{Error, Lease};
+use crate::{project::ProjectId, store::Error};
 
 /// So many at once, so that a lease that is checked among them is not held up for long.
 const MOST: usize = 200;
 
 /// An end that waits to be written.
 struct Waiting {
-    lease: Lease,
     ending: Ending,
     answer: oneshot::Sender<Result<i64, Error>>,
 }
@@ -48,15 +46,10 @@ impl Gatherer {
         &self,
         writer: &Writer,
         pause: Duration,
-        lease: &Lease,
         ending: Ending,
     ) -> Result<i64, Error> {
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting {
-            lease: lease.clone(),
-            ending,
-            answer,
-        };
+        let waiting = Waiting { ending, answer };
         let cut_off = || Error::Unavailable("what writes the ends of runs was cut off".to_owned());
         let sender = self.sender(writer, pause);
         sender.send(waiting).map_err(|_| cut_off())?;
@@ -103,20 +96,20 @@ async fn write_all(writer: Writer, mut waiting: mpsc::UnboundedReceiver<Waiting>
 async fn write(writer: &Writer, batch: Vec<Waiting>) {
     let (answers, endings): (Vec<_>, Vec<_>) = batch
         .into_iter()
-        .map(|it| ((it.lease, it.answer), it.ending))
+        .map(|it| ((it.ending.run(), it.answer), it.ending))
         .unzip();
     match writer.write(&endings).await {
         Ok(revisions) => {
-            for (lease, answer) in answers {
-                tell(answer, revision(&revisions, &lease));
+            for (run, answer) in answers {
+                tell(answer, revision(&revisions, run));
             }
         }
         // The database refused, so nothing was written; perhaps for one row among them, which is locked or cannot be written.
         Err(Error::Database(sqlx::Error::Database(_))) if endings.len() > 1 => {
             let alone = answers.into_iter().zip(endings);
-            let alone = alone.map(async |((lease, answer), ending)| {
+            let alone = alone.map(async |((run, answer), ending)| {
                 let written = writer.write(&[ending]).await;
-                let told = written.and_then(|revisions| revision(&revisions, &lease));
+                let told = written.and_then(|revisions| revision(&revisions, run));
                 tell(answer, told);
             });
             join_all(alone).await;
@@ -136,9 +129,10 @@ async fn write(writer: &Writer, batch: Vec<Waiting>) {
     }
 }
 
-fn revision(revisions: &Revisions, lease: &Lease) -> Result<i64, Error> {
-    let run = (lease.project.clone(), lease.epoch);
-    revisions.get(&run).copied().ok_or_else(|| lost(lease))
+fn revision(revisions: &Revisions, run: (ProjectId, i64)) -> Result<i64, Error> {
+    let revision = revisions.get(&run).copied();
+    let (project, epoch) = run;
+    revision.ok_or(Error::LeaseLost { project, epoch })
 }
 
 /// Who does not wait any more was cut off, and knows nothing of how it ended, as of any commit whose answer is lost.

@@ -31,8 +31,9 @@ mod status;
 mod unforeseen;
 mod usage;
 mod views;
+mod writer;
 
-use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::Pool;
@@ -41,13 +42,13 @@ use self::{
     endings::{Ending, Revisions},
     gather::Gatherer,
     lent::Lent,
+    writer::Writer,
 };
 use super::{Db, Place, sql};
 use crate::{
     budget::Ledger,
     catalog::{Catalog, Digest, Hold, OwnLimits, Plan},
     clock::Instant,
-    metrics::Metrics,
     project::{App, Project, ProjectId, SealedKey},
     run::Run,
     schedule::{Cron, Schedule},
@@ -107,15 +108,6 @@ pub(super) struct Database {
     pause: Duration,
 }
 
-/// What a write needs. Clones write to the same database.
-#[derive(Clone)]
-pub(super) struct Writer {
-    pool: Pool<Db>,
-    place: Arc<Place>,
-    worker: Arc<str>,
-    metrics: Metrics,
-}
-
 impl Database {
     pub(super) fn new(pool: Pool<Db>, beats: Pool<Db>, place: Place, options: &Options) -> Self {
         Self {
@@ -151,32 +143,6 @@ impl Writer {
             })
         })
         .await
-    }
-
-    /// Waits for the work no longer than this database may take, and puts its errors into words.
-    async fn deadline<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        match self.in_time(work).await {
-            Err(error @ Error::LeaseLost { .. }) => {
-                self.metrics.count_fenced_write();
-                Err(error)
-            }
-            Err(error) => Err(self.explain(error).await),
-            done => done,
-        }
-    }
-
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let limit = self.place.call_timeout();
-        tokio::time::timeout(limit, work)
-            .await
-            .unwrap_or_else(|_| Err(self.place.silent(limit)))
-    }
-
-    async fn explain(&self, error: Error) -> Error {
-        match error {
-            Error::Database(error) => self.place.explain(error).await,
-            other => other,
-        }
     }
 }
 
@@ -441,7 +407,7 @@ impl Store for Database {
     ) -> Result<Committed, Error> {
         if commit::is_ending_alone(plan, aftermath) {
             let ending = Ending::of(lease, plan, run, aftermath);
-            let written = self.gatherer.write(&self.writer, self.pause, lease, ending);
+            let written = self.gatherer.write(&self.writer, self.pause, ending);
             let revision = self.deadline(written).await?;
             return Ok(Committed {
                 revision,
