@@ -21,6 +21,9 @@ use crate::metrics::{Sent, Unanswered};
 /// The largest body of an error: Apple's have a few hundred bytes.
 const ERROR_LIMIT: usize = 64 << 10;
 
+/// What is made room for at once: as much as a page of a hundred products has.
+const USUAL: usize = 64 << 10;
+
 /// A document, and what it takes.
 pub(super) struct Decoded<T> {
     pub(super) document: T,
@@ -88,7 +91,7 @@ pub(super) async fn read_error(response: &mut Response, options: &Options) -> Ve
 
 /// The body, unless it is longer. The length that a server announces is not gone by: it may be anything.
 async fn read_up_to(response: &mut Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(USUAL.min(limit));
     while let Some(chunk) = response.chunk().await? {
         if chunk.len() > limit - body.len() {
             return Ok(None);

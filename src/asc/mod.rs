@@ -40,7 +40,7 @@ pub use self::{
     token::SigningError,
 };
 use crate::{
-    catalog::{self, Answer, Entry, Key, Kind, Mark},
+    catalog::{self, Answer, Entry, Key, Kind, Mark, PageDigest},
     project::App,
 };
 #[cfg(feature = "simulator")]
@@ -105,7 +105,7 @@ impl Session {
         let unexpected = |why| Error::new(url.path(), Failure::Unexpected(why));
         let room = Room::new();
         let decode = |body: Vec<u8>, status| {
-            let digest = page::digest(&body);
+            let digest = PageDigest::of(&body);
             let mark = vec![catalog::Page { digest, next: None }];
             if known == Some(&mark) {
                 return Ok(None);

@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 
-use aws_lc_rs::digest;
 use futures_util::future::BoxFuture;
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
@@ -156,7 +155,7 @@ async fn read_pages(
     for number in 0..Limit::PAGES {
         let before = known.and_then(|pages| pages.get(number));
         let decode = |body: Vec<u8>, status| {
-            let digest = digest(&body);
+            let digest = PageDigest::of(&body);
             if before.is_some_and(|page| page.digest == digest) {
                 return if body.len() > room.left() {
                     Err(Failure::OverLimit(Limit::Memory))
@@ -169,10 +168,14 @@ async fn read_pages(
         let (digest, came) = session.get_with(&url, &decode).await?;
         let next = match came {
             Came::Same(mut body) => {
-                body.shrink_to_fit();
-                *taken += room.take(body.len());
-                held.push(body);
-                before.and_then(|page| page.next.clone())
+                let next = before.and_then(|page| page.next.clone());
+                // After the last one nothing can come that differs.
+                if next.is_some() {
+                    body.shrink_to_fit();
+                    *taken += room.take(body.len());
+                    held.push(body);
+                }
+                next
             }
             Came::Other(page) => {
                 known = None;
@@ -212,10 +215,6 @@ async fn read_pages(
         }
     }
     Err(fail(Failure::OverLimit(Limit::Pages)))
-}
-
-pub(super) fn digest(body: &[u8]) -> PageDigest {
-    PageDigest::of_sha256(digest::digest(&digest::SHA256, body).as_ref())
 }
 
 /// A list while it is read.

@@ -3,7 +3,7 @@
 //! A fleet's listings are nearly all as they were the last time. Bytes that came before mean what they meant then: they need not be
 //! decoded, nor what they say be compared with a catalog that was brought in line with them.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,21 +14,20 @@ use super::Kind;
 /// by hand, is mended within a day.
 const COMPARED_EVERY: TimeDelta = TimeDelta::days(1);
 
-/// What a page was, as it came: SHA-256, of which half is kept, in hexadecimal.
+/// What a page was, as it came: BLAKE3, of which half is kept, in hexadecimal.
+///
+/// SHA-256 takes half as long as all the rest of an unchanged run where the processor has no instructions for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PageDigest(String);
 
 impl PageDigest {
-    /// Of 32 bytes, which are SHA-256 of a body.
+    /// Of a body as it came.
     #[must_use]
-    pub fn of_sha256(digest: &[u8]) -> Self {
-        let mut text = String::with_capacity(32);
-        for byte in digest.iter().take(16) {
-            // A string takes any text.
-            write!(text, "{byte:02x}").ok();
-        }
-        Self(text)
+    pub fn of(body: &[u8]) -> Self {
+        let mut hex = blake3::hash(body).to_hex();
+        hex.truncate(32);
+        Self(hex.as_str().to_owned())
     }
 }
 
@@ -104,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_half_of_its_bytes() {
-        let bytes: Vec<u8> = (0..32).collect();
-        let digest = PageDigest::of_sha256(&bytes);
+    fn a_digest_is_half_of_blake3() {
+        // The first vector of BLAKE3's own list: the hash of nothing.
         assert_eq!(
-            serde_json::to_string(&digest).unwrap(),
-            "\"000102030405060708090a0b0c0d0e0f\""
+            serde_json::to_string(&PageDigest::of(b"")).unwrap(),
+            "\"af1349b9f5f9a1a6a0404dea36dcc949\""
         );
+        assert_ne!(PageDigest::of(b"a"), PageDigest::of(b"b"));
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{Connection, Db, asks::lock_states, leases::fenced, rows::Row, sql, usage};
@@ -19,23 +20,24 @@ use crate::{
     },
 };
 
-/// How one run ended, as the statements read it.
-#[derive(Serialize)]
+/// How one run ended.
 pub(super) struct Ending {
-    id: ProjectId,
-    epoch: i64,
-    token: Uuid,
-    #[serde(flatten)]
     state: State,
-    #[serde(flatten)]
     record: Record,
-    #[serde(skip)]
     spent: usage::Bill,
 }
 
-/// What becomes of the project's state.
+/// What becomes of the project's state, as the statement reads it.
 #[derive(Serialize)]
 struct State {
+    id: ProjectId,
+    epoch: i64,
+    token: Uuid,
+    finished_at: String,
+    outcome: &'static str,
+    error_code: Option<&'static str>,
+    error: Option<String>,
+    slot_at: Option<String>,
     /// By how much the revision rises.
     rise: i64,
     succeeded_at: Option<String>,
@@ -51,9 +53,10 @@ struct State {
     retry_at: Option<String>,
 }
 
-/// What the run's row has.
+/// What the run's row has, as the statement reads it.
 #[derive(Serialize)]
 struct Record {
+    id: ProjectId,
     run_id: Uuid,
     trigger: &'static str,
     requested_at: Option<String>,
@@ -81,13 +84,24 @@ struct Record {
 impl Ending {
     /// Whose end it is: a project's, under an epoch.
     pub(super) fn run(&self) -> (ProjectId, i64) {
-        (self.id.clone(), self.epoch)
+        (self.state.id.clone(), self.state.epoch)
     }
 
     pub(super) fn of(lease: &Lease, plan: &Plan, run: &Run, aftermath: &Aftermath) -> Self {
         let finished_at = instant_text(run.finished_at);
+        let slot_at = run.slot_at.map(instant_text);
+        let error_code = run.error.as_ref().map(|error| error.code.as_str());
+        let error = run.error.as_ref().map(|error| error.sentence.clone());
         let key = &aftermath.key_health;
         let state = State {
+            id: lease.project.clone(),
+            epoch: lease.epoch,
+            token: lease.token,
+            finished_at: finished_at.clone(),
+            outcome: run.outcome.as_str(),
+            error_code,
+            error: error.clone(),
+            slot_at: slot_at.clone(),
             rise: i64::from(!plan.changes().is_empty()),
             succeeded_at: match run.outcome {
                 Outcome::Succeeded | Outcome::Held => Some(finished_at.clone()),
@@ -109,16 +123,17 @@ impl Ending {
         };
         let total = run.counts.total();
         let record = Record {
+            id: lease.project.clone(),
             run_id: run.id,
             trigger: run.trigger.as_str(),
             requested_at: run.requested_at.map(instant_text),
-            slot_at: run.slot_at.map(instant_text),
+            slot_at,
             started_at: instant_text(run.started_at),
             finished_at,
             duration_ms: (run.finished_at - run.started_at).num_milliseconds(),
             outcome: run.outcome.as_str(),
-            error_code: run.error.as_ref().map(|error| error.code.as_str()),
-            error: run.error.as_ref().map(|error| error.sentence.clone()),
+            error_code,
+            error,
             added: value::count(total.added),
             updated: value::count(total.updated),
             removed: value::count(total.removed),
@@ -133,9 +148,6 @@ impl Ending {
             detail: RunDetail::of(run),
         };
         Self {
-            id: lease.project.clone(),
-            epoch: lease.epoch,
-            token: lease.token,
             state,
             record,
             spent: usage::Bill {
@@ -162,11 +174,14 @@ pub(super) async fn write(
     worker: &str,
     endings: &[Ending],
 ) -> Result<Revisions, Error> {
-    let all = sql::json(endings);
     if endings.len() > 1 {
-        lock_states(connection, &all).await?;
+        let ids = endings
+            .iter()
+            .map(|ending| json!({ "id": ending.state.id }));
+        lock_states(connection, &sql::json(&ids.collect::<Vec<_>>())).await?;
     }
-    let revisions = write_states(connection, &all).await?;
+    let states: Vec<_> = endings.iter().map(|ending| &ending.state).collect();
+    let revisions = write_states(connection, &states).await?;
     if revisions.is_empty() {
         return Ok(revisions);
     }
@@ -174,16 +189,14 @@ pub(super) async fn write(
         .iter()
         .filter(|ending| revisions.contains_key(&ending.run()))
         .collect();
-    write_records(connection, worker, &lasting).await?;
+    let records: Vec<_> = lasting.iter().map(|ending| &ending.record).collect();
+    write_records(connection, worker, &records).await?;
     let bills: Vec<_> = lasting.iter().map(|ending| &ending.spent).collect();
     usage::record(connection, &bills).await?;
     Ok(revisions)
 }
 
-async fn write_states(
-    connection: &mut Connection,
-    endings: &sql::JsonText,
-) -> Result<Revisions, Error> {
+async fn write_states(connection: &mut Connection, states: &[&State]) -> Result<Revisions, Error> {
     let rows = sqlx::query::<Db>(fenced(concat!(
         "update project_state as s set
              lease_token = null,
@@ -266,7 +279,7 @@ async fn write_states(
          where s.project_id = a.id and s.epoch = a.run_epoch and s.lease_token = a.token
          returning project_id, epoch, revision"
     )))
-    .bind(endings.clone())
+    .bind(sql::json(states))
     .fetch_all(connection)
     .await?;
     rows.iter()
@@ -281,7 +294,7 @@ async fn write_states(
 async fn write_records(
     connection: &mut Connection,
     worker: &str,
-    endings: &[&Ending],
+    records: &[&Record],
 ) -> Result<(), Error> {
     sqlx::query::<Db>(concat!(
         "insert into runs (id, project_id, trigger, started_at, finished_at, duration_ms, outcome, epoch, revision,
@@ -360,7 +373,7 @@ async fn write_records(
          ) as a
          join project_state s on s.project_id = a.id"
     ))
-    .bind(sql::json(endings))
+    .bind(sql::json(records))
     .bind(worker)
     .execute(connection)
     .await?;

@@ -70,7 +70,7 @@ pub(super) const UPSERT_ENTRIES: &str = "
         $3,
         $3,
         case value ->> '$.op' when 'removed' then $3 end
-    from json_each($2)
+    from jsonb_each($2)
     where true
     on conflict (project_id, kind, store_id) do update set
         product_id = excluded.product_id,
@@ -98,7 +98,7 @@ pub(super) const LOG_CHANGES: &str = "
         case when value ->> '$.op' in ('updated', 'removed') then
             coalesce(e.absence ->> '$.seen_at', $6 ->> (value ->> '$.kind'))
         end
-    from json_each($2) change
+    from jsonb_each($2) change
     left join entries e
         on e.project_id = $1 and e.kind = value ->> '$.kind' and e.store_id = value ->> '$.store_id'
     order by change.key";
@@ -111,10 +111,11 @@ pub(super) const PUT_OUTBOX: &str = "
 /// Nobody listens to a file.
 pub(super) const TELL_LISTENERS: Option<&str> = None;
 
-/// The elements of a JSON array, in the column `value`.
+/// The elements of a JSON array, in the column `value`; `json_each` would write each of them out as text again, for each
+/// mention of it.
 macro_rules! each {
     ($array:literal) => {
-        concat!("json_each(", $array, ")")
+        concat!("jsonb_each(", $array, ")")
     };
 }
 pub(super) use each;
@@ -228,7 +229,7 @@ pub(super) const LOCK_KEYS: &str = "select $1";
 
 pub(super) const LOCK_USAGES: &str = "
     select k.project_id, u.key_id, u.ledger
-    from json_each($1) join api_keys k on k.project_id = value ->> 'id' join key_usage u on u.key_id = k.key_id";
+    from jsonb_each($1) join api_keys k on k.project_id = value ->> 'id' join key_usage u on u.key_id = k.key_id";
 
 /// One JSON object with the members of another in place of its own.
 macro_rules! merged {
