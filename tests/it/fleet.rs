@@ -5,12 +5,13 @@
 //! promised is looked for in the tables, at the broker and in the files: [`invariants`] has a function for each promise.
 //!
 //! As ordinary tests they are small. `CATALOG_SYNC_FLEET_PROJECTS`, `_WORKERS`, `_SECONDS`, `_REST_MS`, `_LEASE_MS`, `_CRON`,
-//! `_SEED`, `_FAULTS` (names with commas between them) and `_BIN` make them large. A seed gives the same requests, edits and
+//! `_SEED`, `_FILLS`, `_FAULTS` (names with commas between them) and `_BIN` make them large. A seed gives the same requests, edits and
 //! faults again, as far as the machine keeps time.
 
 mod broker;
 mod checks;
 mod diary;
+mod disk;
 mod faults;
 mod invariants;
 mod neighbours;
@@ -103,4 +104,15 @@ async fn faults_lose_and_double_nothing_over_one_sqlite_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_neighbours_hold_nobody_up() {
     neighbours::endure(&Size::new(1, 12, &[Kind::Kill])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fills_is_survived() {
+    let mut size = Size::new(2, 0, &[Kind::Kill]);
+    size.projects = usize::try_from(number("PROJECTS", 10)).unwrap();
+    // What is logged fills so small a disk by and by: ten times is what each bears.
+    for _ in 0..number("FILLS", 10).div_ceil(10) {
+        disk::fill_and_free(&size, 10).await;
+        size.seed += 1;
+    }
 }

@@ -36,6 +36,10 @@ type Db = Sqlite;
 /// Each connection is a thread, and only one of them writes at a time.
 pub(super) const MOST_CONNECTIONS: u32 = 4;
 
+/// After so many pages, 1 MiB, the write-ahead log is carried over into the file. SQLite's own 1,000 are as much as a small disk
+/// has: on it the log would take the room that the file needs to take the log.
+const LOG_PAGES: &str = "256";
+
 /// Earlier ones can corrupt a database whose write-ahead log is reset while another process reads it.
 const OLDEST_LIBRARY: (u32, u32, u32) = (3, 51, 3);
 
@@ -98,6 +102,7 @@ pub(super) async fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>,
         .busy_timeout(options.busy_timeout)
         .log_slow_statements(log::LevelFilter::Debug, SLOW_STATEMENT)
         .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES)
+        .pragma("wal_autocheckpoint", LOG_PAGES)
         // A sealed key that was replaced or removed is overwritten, and not left in the file.
         .pragma("secure_delete", "on");
     let pool_of = |connections| {

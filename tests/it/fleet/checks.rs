@@ -136,7 +136,7 @@ pub(super) fn spread(durations: &[Duration]) -> String {
 }
 
 /// Each project's runs, in the order of their epochs.
-fn by_project(runs: &[Run]) -> BTreeMap<&str, Vec<&Run>> {
+pub(super) fn by_project(runs: &[Run]) -> BTreeMap<&str, Vec<&Run>> {
     let mut by_project = BTreeMap::<&str, Vec<&Run>>::new();
     for run in runs {
         by_project.entry(&run.project_id).or_default().push(run);

@@ -12,7 +12,7 @@ use catalog_sync::{
 };
 use tokio::task::block_in_place;
 
-use super::{Size, broker::Broker, diary::Folder, proxy::Proxy, tables::Tables};
+use super::{Size, broker::Broker, diary::Folder, disk::Disk, proxy::Proxy, tables::Tables};
 use crate::{broker, house::handed_over, nats, postgres};
 
 /// How long an answer of Apple takes: long enough for kills to hit runs.
@@ -68,6 +68,14 @@ impl Place {
         let folder = Folder::new();
         let url = format!("sqlite:{}", folder.join("catalog.db").display());
         Self::new(size, folder, url).await
+    }
+
+    /// None where no file system may be mounted, which it says.
+    pub(super) async fn on_a_small_disk(size: &Size) -> Option<(Self, Disk)> {
+        let folder = Folder::new();
+        let disk = Disk::mount(&folder.join("disk"))?;
+        let url = format!("sqlite:{}", folder.join("disk/catalog.db").display());
+        Some((Self::new(size, folder, url).await, disk))
     }
 
     async fn new(size: &Size, folder: Folder, url: String) -> Self {

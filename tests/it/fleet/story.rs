@@ -115,7 +115,7 @@ pub(super) async fn endure(mut place: Place, size: Size) {
 }
 
 /// The projects of which no run began after the last request.
-async fn unanswered(diary: &Diary, tables: &mut Tables) -> Vec<String> {
+pub(super) async fn unanswered(diary: &Diary, tables: &mut Tables) -> Vec<String> {
     let latest: HashMap<String, Instant> = tables.latest_starts().await.into_iter().collect();
     diary
         .asked
