@@ -272,6 +272,16 @@ impl Session {
         &self.client.0.options.base_url
     }
 
+    /// How many of many requests may stand in line, so that another listing of the same key finds a place at each page.
+    pub(super) fn at_once_beside_another(&self) -> usize {
+        self.client
+            .0
+            .options
+            .in_flight_per_key
+            .saturating_sub(1)
+            .max(1)
+    }
+
     /// Gets a document, trying again as long as that can help. `decode` failures count as faults of the server: a proxy's
     /// HTML page with status 200 passes, and so does a cut body.
     pub(super) async fn get<T: DeserializeOwned>(&self, url: &Url) -> Result<T, Error> {

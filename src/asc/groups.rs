@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use futures_util::future;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     Look,
@@ -89,14 +89,19 @@ impl Session {
         let mark = cut.is_empty().then_some(listing.mark);
         // However many groups were cut, their lists share what one may take.
         let room = Room::new();
-        let paged = future::try_join_all(cut.into_iter().map(async |(group, linked)| {
-            let resources = self.list(&endpoint::SUBSCRIPTIONS, group, &room).await?;
-            match disagreement(&linked, &resources) {
-                None => Ok(within(group, resources)),
-                Some(why) => Err(torn(format!("of group {group}, {why}"))),
-            }
-        }));
-        let subscriptions = match paged.await {
+        let lists: Vec<_> = cut
+            .into_iter()
+            .map(async |(group, linked)| {
+                let resources = self.list(&endpoint::SUBSCRIPTIONS, group, &room).await?;
+                match disagreement(&linked, &resources) {
+                    None => Ok(within(group, resources)),
+                    Some(why) => Err(torn(format!("of group {group}, {why}"))),
+                }
+            })
+            .collect();
+        // A list whose pages come one after the other would wait for all of these at each page.
+        let paged = stream::iter(lists).buffered(self.at_once_beside_another());
+        let subscriptions = match paged.try_collect::<Vec<_>>().await {
             Ok(paged) => {
                 subscriptions.extend(paged.into_iter().flatten());
                 in_one_group_each(&subscriptions).map_err(torn)?;

@@ -503,7 +503,7 @@ async fn every_parameter_sent_is_one_that_apple_knows() {
 
 #[tokio::test]
 async fn no_more_than_four_requests_of_a_key_are_under_way() {
-    let simulator = serving(app().with_groups(12, 51).with_in_app_purchases(201)).await;
+    let simulator = serving(app().with_groups(12, 51).with_in_app_purchases(1_001)).await;
     simulator.set_latency(Duration::from_millis(20));
     let (session, _) = session(&simulator);
     let (purchases, groups) = tokio::join!(
@@ -515,7 +515,7 @@ async fn no_more_than_four_requests_of_a_key_are_under_way() {
             purchases.unwrap().len(),
             groups.unwrap().subscriptions.unwrap().len()
         ),
-        (201, 612)
+        (1_001, 612)
     );
     assert_eq!(simulator.most_in_flight(Some("SIMULATOR1")), 4);
 }

@@ -13,6 +13,7 @@
 
 mod blocks;
 mod examples;
+mod promises;
 mod queries;
 mod runbook;
 mod schemas;

@@ -56,6 +56,33 @@ async fn only_cut_groups_are_paged() {
 }
 
 #[tokio::test]
+async fn many_cut_groups_leave_another_listing_a_place_at_each_page() {
+    const GROUPS: usize = 40;
+    let simulator = serving(app().with_in_app_purchases(2_000).with_groups(GROUPS, 60)).await;
+    simulator.set_latency(Duration::from_millis(20));
+    let (session, _) = session(&simulator);
+    let (purchases, groups) = tokio::join!(
+        session.fetch_in_app_purchases(APP),
+        session.fetch_groups(APP)
+    );
+    assert_eq!(purchases.unwrap().len(), 2_000);
+    assert_eq!(groups.unwrap().subscriptions.unwrap().len(), 60 * GROUPS);
+
+    let sent: Vec<bool> = simulator
+        .requests()
+        .iter()
+        .map(|it| it.path.ends_with("/inAppPurchasesV2"))
+        .collect();
+    let between = sent.split(|is_page_of_purchases| *is_page_of_purchases);
+    // Without a place of its own a page stood behind all that were left.
+    let most = between.map(<[bool]>::len).rev().skip(1).max().unwrap();
+    assert!(
+        most < GROUPS / 2,
+        "{most} lists of groups between two pages"
+    );
+}
+
+#[tokio::test]
 async fn without_totals_a_group_of_just_50_may_be_cut_and_one_of_49_is_not() {
     for (each, cost) in [(49, 1), (50, 2), (51, 2)] {
         let simulator = serving(app().with_groups(1, each)).await;
